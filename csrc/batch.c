@@ -1,0 +1,167 @@
+/* Many tokens taken at once, and given back at once. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+#include "process.h"
+
+enum phase { PHASE_FREE, PHASE_TAKING, PHASE_HELD, PHASE_RETURNING };
+
+struct jobserver_batch {
+    struct jobserver_entry entry; /* first: entries are freed through it */
+    atomic_int phase;
+    unsigned generation;
+    int lock; /* on the pool, while this batch waits with tokens in its hands; else -1 */
+    size_t count;
+    size_t maximum;
+    unsigned char bytes[];
+};
+
+/* An empty batch for up to `maximum` tokens, the caller's until jobserver_batch_free. Null when memory is short. */
+jobserver_batch *jobserver_batch_new(jobserver_client *client, int maximum) {
+    jobserver_batch *batch = calloc(1, sizeof *batch + (size_t)maximum);
+    if (batch != NULL) {
+        batch->lock = -1;
+        batch->maximum = (size_t)maximum;
+        jobserver_entry_add(client, &batch->entry, JOBSERVER_ENTRY_BATCH);
+    }
+    return batch;
+}
+
+static void unlock(jobserver_batch *batch) {
+    if (batch->lock >= 0) {
+        jobserver_channel_unlock(batch->lock);
+        batch->lock = -1;
+    }
+}
+
+/*
+ * Adds tokens that were just taken to the batch. From here on the batch gives them back, at exit too: there, either the
+ * exit sees the held batch or this call sees the exit. 0, or -ECANCELED in a process that exits.
+ */
+static int add(jobserver_batch *batch, const unsigned char *taken, size_t count) {
+    int held = PHASE_HELD;
+    if (atomic_load(&batch->phase) == PHASE_FREE) {
+        batch->generation = jobserver_generation();
+        jobserver_client_hold(batch->entry.client);
+    } else if (!atomic_compare_exchange_strong(&batch->phase, &held, PHASE_TAKING)) {
+        jobserver_channel_give(batch->entry.client->channel, taken, count);
+        return -ECANCELED;
+    }
+    memmove(batch->bytes + batch->count, taken, count);
+    batch->count += count;
+    atomic_store(&batch->phase, PHASE_HELD);
+    if (jobserver_process_exiting()) {
+        jobserver_batch_release(batch);
+        return -ECANCELED;
+    }
+    return 0;
+}
+
+/* Takes up to the maximum, before the deadline. 0, or why it took none. */
+static int take_more(jobserver_batch *batch, int64_t deadline) {
+    unsigned char *end = batch->bytes + batch->count;
+    int result = jobserver_take(batch->entry.client, end, batch->maximum - batch->count, deadline);
+    return result < 0 ? result : add(batch, end, (size_t)result);
+}
+
+/*
+ * Locks the pool for a batch that may have to wait with tokens in its hands: two of those could wait for each other
+ * for ever. With no time to wait it first looks whether there is enough, so as to disturb nobody in vain.
+ */
+static int lock(jobserver_batch *batch, size_t minimum, int64_t deadline) {
+    jobserver_channel *channel = batch->entry.client->channel;
+    if (deadline == 0) {
+        int available = jobserver_channel_available(channel);
+        if (available < 0 || (size_t)available < minimum) {
+            return available < 0 ? available : -EAGAIN;
+        }
+    }
+    batch->lock = jobserver_channel_lock(channel, deadline);
+    return batch->lock < 0 ? batch->lock : 0;
+}
+
+/* Takes until the batch holds the minimum. */
+static int fill(jobserver_batch *batch, size_t minimum, int64_t deadline) {
+    int result = minimum > 1 && batch->lock < 0 ? lock(batch, minimum, deadline) : 0;
+    while (result == 0 && batch->count < minimum) {
+        result = take_more(batch, deadline);
+    }
+    return result;
+}
+
+/*
+ * Takes from `minimum` (at least 1) to the batch's maximum tokens into an empty batch. Returns how many it holds.
+ * After -EINTR it may hold some already: call again to go on, or free it. After any other error it holds none, except
+ * when they could not be given back (then that is the error).
+ */
+int jobserver_batch_acquire(jobserver_batch *batch, int minimum, int64_t timeout) {
+    jobserver_client *client = batch->entry.client;
+    int result = jobserver_client_begin(client);
+    if (result < 0) {
+        return result;
+    }
+    result = fill(batch, (size_t)minimum, jobserver_deadline(timeout));
+    if (result != -EINTR) {
+        unlock(batch);
+    }
+    if (result < 0 && result != -EINTR) {
+        int failed = jobserver_batch_give_back(batch);
+        result = failed < 0 ? failed : result;
+    }
+    jobserver_client_leave(client);
+    return result < 0 ? result : (int)batch->count;
+}
+
+/* Gives back all that the batch holds. On an error the rest stays in it. */
+static int give_all(jobserver_batch *batch) {
+    while (batch->count > 0) {
+        unsigned char *bytes = batch->bytes;
+        int result = jobserver_channel_give(batch->entry.client->channel, bytes, batch->count);
+        if (result < 0) {
+            return result;
+        }
+        batch->count -= (size_t)result;
+        memmove(bytes, bytes + result, batch->count);
+    }
+    return 0;
+}
+
+/*
+ * Gives back all that the batch holds. Returns 0, or 1 if there was nothing (released before, or by another thread at
+ * this moment, or it belongs to the parent of this process). On an error the rest stays held.
+ */
+int jobserver_batch_release(jobserver_batch *batch) {
+    int expected = PHASE_HELD;
+    if (batch->generation != jobserver_generation() ||
+        !atomic_compare_exchange_strong(&batch->phase, &expected, PHASE_RETURNING)) {
+        return 1;
+    }
+    int result = give_all(batch);
+    if (result < 0) {
+        atomic_store(&batch->phase, PHASE_HELD);
+        return result;
+    }
+    atomic_store(&batch->phase, PHASE_FREE);
+    jobserver_client_drop(batch->entry.client);
+    return 0;
+}
+
+/* Gives back all that the batch holds. 0 if it holds nothing now. */
+int jobserver_batch_give_back(jobserver_batch *batch) {
+    int result = jobserver_batch_release(batch);
+    return result < 0 ? result : 0;
+}
+
+/* Frees the batch, and gives back first what it holds; if that fails the client keeps it and tells its next caller. */
+void jobserver_batch_free(jobserver_batch *batch) {
+    int result = jobserver_batch_give_back(batch);
+    if (result < 0) {
+        jobserver_entry_strand(&batch->entry, result);
+        return;
+    }
+    unlock(batch);
+    jobserver_entry_remove(&batch->entry);
+    free(batch);
+}

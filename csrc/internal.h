@@ -1,0 +1,95 @@
+/* What the platform-neutral files share. */
+#ifndef JOBSERVER_INTERNAL_H
+#define JOBSERVER_INTERNAL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "jobserver.h"
+#include "platform.h"
+
+/* Everything that keeps a client alive stands in the client's list of entries, under jobserver_lock. */
+enum jobserver_entry_kind { JOBSERVER_ENTRY_TOKEN, JOBSERVER_ENTRY_BATCH, JOBSERVER_ENTRY_HOLD };
+
+struct jobserver_entry {
+    jobserver_client *client;
+    struct jobserver_entry *next;
+    struct jobserver_entry *previous;
+    enum jobserver_entry_kind kind;
+    bool stranded; /* freed by its owner while a release failed: settled later */
+};
+
+/*
+ * One word says whether the descriptors may be used: CLOSED, how many calls are inside (WAITING each), and how many
+ * holders there are (tokens, raw tokens, batches, holds). The descriptors are closed by whoever brings a CLOSED word's
+ * counts to zero; nobody enters after that.
+ */
+#define JOBSERVER_USE_HELD ((uint64_t)1)
+#define JOBSERVER_USE_WAITING ((uint64_t)1 << 32)
+#define JOBSERVER_USE_CLOSED ((uint64_t)1 << 63)
+
+struct jobserver_client {
+    jobserver_channel *channel;
+    struct jobserver_pool pool;
+    _Atomic uint64_t uses;
+    atomic_int references; /* the owner, and each entry */
+    atomic_int stranded;   /* negated errno of a release that nobody was told of, or 0 */
+    atomic_int raw_hint;   /* a byte that is likely to be out */
+    atomic_uint raw_out[256];
+    bool inherited; /* this process may lend its implicit slot to this pool */
+    bool made_here; /* this process, or one that it was forked from, made the pool */
+    unsigned generation;
+    jobserver_client *next;
+    jobserver_client *previous;
+    struct jobserver_entry *entries;
+};
+
+/* Counts the forks between the process that loaded the library and this one. */
+unsigned jobserver_generation(void);
+
+/* Enters as a waiter: until it leaves, the channel is there. 0 or JOBSERVER_CLOSED. */
+int jobserver_client_enter(jobserver_client *client);
+
+/* The same at the start of a call that can tell of an earlier failure: JOBSERVER_STRANDED if there was one. */
+int jobserver_client_begin(jobserver_client *client);
+
+/* Leaves again: a waiter that got something becomes a holder, one that did not is gone. */
+void jobserver_client_keep(jobserver_client *client);
+void jobserver_client_leave(jobserver_client *client);
+
+/* Adds a holder while another is sure to be there, and takes one away. */
+void jobserver_client_hold(jobserver_client *client);
+void jobserver_client_drop(jobserver_client *client);
+
+/* Gives up one reference; the last one frees the client. */
+void jobserver_client_unreference(jobserver_client *client);
+
+/* Puts an entry into the client's list, with a reference; and the reverse, which may free the client. */
+void jobserver_entry_add(jobserver_client *client, struct jobserver_entry *entry, enum jobserver_entry_kind kind);
+void jobserver_entry_remove(struct jobserver_entry *entry);
+
+/* Leaves an entry to jobserver_client_settle, since giving back what it holds failed with `error`. */
+void jobserver_entry_strand(struct jobserver_entry *entry, int error);
+
+/* Gives back what an entry still holds. 0 if it holds nothing now. */
+int jobserver_entry_give_back(struct jobserver_entry *entry);
+int jobserver_token_give_back(jobserver_token *token);
+int jobserver_batch_give_back(jobserver_batch *batch);
+
+/* raw.c: counts a token with this byte as out. The caller has made the client a holder. */
+void jobserver_raw_add(jobserver_client *client, unsigned char byte);
+
+/* wait.c: takes 1 to `size` tokens before the deadline passes. The caller has entered. */
+int jobserver_take(jobserver_client *client, unsigned char *bytes, size_t size, int64_t deadline);
+int64_t jobserver_deadline(int64_t timeout);
+
+/* implicit.c: the one slot that a process owns without a token. */
+void jobserver_implicit_inherit(void);
+bool jobserver_implicit_take(void);
+void jobserver_implicit_give_back(void);
+bool jobserver_implicit_lend(void);
+void jobserver_implicit_unlend(void);
+void jobserver_implicit_forked(void);
+
+#endif

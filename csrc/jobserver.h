@@ -1,0 +1,88 @@
+/*
+ * The GNU make jobserver: a counting semaphore between processes, made of one byte a token in a pipe.
+ *
+ * A client is one process's view of one pool. A token cell (jobserver_token) holds at most one token; it is made
+ * before the wait, so that a token that was read always has an owner that can give it back. Rules of the protocol: GNU
+ * make manual, "POSIX Jobserver Interaction".
+ *
+ * Results: 0 or a positive value on success, a negated errno on failure, or one of enum jobserver_error for what has
+ * no errno. Times are nanoseconds; a negative timeout has no limit, 0 tries once.
+ *
+ * Threads: every function may be called from any thread. One cell is acquired into by one thread at a time; releases
+ * of one cell may race. Signals: a wait returns -EINTR and holds nothing more than before; call it again.
+ * Fork: a child holds none of the tokens of its parent. Exit: tokens in cells and batches are given back by exit(),
+ * not by _exit(). SIGPIPE must be ignored, as Python does: a pool without a reader is then reported as -EPIPE.
+ */
+#ifndef JOBSERVER_H
+#define JOBSERVER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* [declarations] Plain C from here to the closing mark: the build reads it as the cffi cdef. */
+
+enum jobserver_error {
+    JOBSERVER_CLOSED = -10001,           /* the client was closed */
+    JOBSERVER_OVER_RELEASE = -10002,     /* no token of this process is out */
+    JOBSERVER_NOT_OUT = -10003,          /* this byte was not taken by this process */
+    JOBSERVER_STRANDED = -10004,         /* an earlier release failed where nobody could be told */
+    JOBSERVER_UNSUPPORTED = -10005,      /* this kind of pool cannot do that safely here */
+    JOBSERVER_LIMIT = -10006,            /* more tokens than the pipe can hold */
+    JOBSERVER_GONE = -10007,             /* the far end of the pool was closed */
+    JOBSERVER_NOT_A_PIPE = -10008,       /* neither a pipe nor a socket nor a character device */
+    JOBSERVER_WRONG_DIRECTION = -10009   /* not open for reading, or not open for writing */
+};
+
+typedef struct jobserver_client jobserver_client;
+typedef struct jobserver_token jobserver_token;
+typedef struct jobserver_batch jobserver_batch;
+typedef struct jobserver_hold jobserver_hold;
+
+/* Clients. Each *client that comes out is owned by the caller, who gives it up with jobserver_client_free. */
+int jobserver_client_create_pipe(int limit, jobserver_client **client);
+int jobserver_client_create_fifo(const char *path, int limit, jobserver_client **client);
+int jobserver_client_create_private_fifo(const char *directory, int limit, jobserver_client **client);
+int jobserver_client_open_descriptors(int read_fd, int write_fd, jobserver_client **client);
+int jobserver_client_open_path(const char *path, jobserver_client **client);
+int jobserver_client_close(jobserver_client *client);
+void jobserver_client_free(jobserver_client *client);
+int jobserver_client_available(jobserver_client *client);
+int jobserver_client_settle(jobserver_client *client, int *stranded);
+int jobserver_client_descriptors(jobserver_client *client, int descriptors[2]);
+int jobserver_client_path(jobserver_client *client, char *path, size_t size);
+void jobserver_client_inherit(jobserver_client *client);
+int jobserver_check_descriptor(int descriptor, int for_writing);
+
+/* One token in a cell. The serial names one taking, so that a release that comes late frees nobody else's token. */
+jobserver_token *jobserver_token_new(jobserver_client *client);
+void jobserver_token_free(jobserver_token *token);
+int64_t jobserver_token_acquire(jobserver_token *token, int64_t timeout);
+int64_t jobserver_token_acquire_implicit(jobserver_token *token);
+int jobserver_token_release(jobserver_token *token, int64_t serial);
+int jobserver_token_drop(jobserver_token *token, int64_t serial);
+
+/* Tokens whose byte the caller keeps. */
+int jobserver_acquire_raw(jobserver_client *client, int64_t timeout);
+int jobserver_release_raw(jobserver_client *client, int byte);
+
+/* Many tokens at once. */
+jobserver_batch *jobserver_batch_new(jobserver_client *client, int maximum);
+void jobserver_batch_free(jobserver_batch *batch);
+int jobserver_batch_acquire(jobserver_batch *batch, int minimum, int64_t timeout);
+int jobserver_batch_release(jobserver_batch *batch);
+
+/* Keeps the descriptors (and a fifo that this process made) alive after the client is closed. */
+jobserver_hold *jobserver_hold_new(jobserver_client *client);
+void jobserver_hold_free(jobserver_hold *hold);
+
+/* [/declarations] */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,87 @@
+/*
+ * What a platform must provide: a channel to one pool, a clock, and hooks for fork and exit.
+ *
+ * A channel is the system's side of a pool. Nothing here counts or owns tokens; that is client.c's and token.c's. The
+ * results are those of jobserver.h. No function changes the status flags of a description that it did not open.
+ */
+#ifndef JOBSERVER_PLATFORM_H
+#define JOBSERVER_PLATFORM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct jobserver_channel jobserver_channel;
+
+/*
+ * The byte that GNU make puts into a pipe for each token. A token that was never read (a pool's first ones, the
+ * implicit slot when it is lent) is written as this.
+ */
+#define JOBSERVER_TOKEN_BYTE '+'
+
+/* Each makes a channel that the caller owns; with a limit it makes the pool too, and puts that many tokens into it. */
+int jobserver_channel_create_pipe(int limit, jobserver_channel **channel);
+int jobserver_channel_create_fifo(const char *path, int limit, jobserver_channel **channel);
+int jobserver_channel_create_private_fifo(const char *directory, int limit, jobserver_channel **channel);
+int jobserver_channel_open_descriptors(int read_fd, int write_fd, jobserver_channel **channel);
+int jobserver_channel_open_path(const char *path, jobserver_channel **channel);
+
+/* Closes what the channel opened and frees it; removes the fifo too if `remove` and the channel made one. */
+void jobserver_channel_close(jobserver_channel *channel, bool remove);
+
+/* Removes the fifo that the channel made, if it made one. For a process that exits. */
+void jobserver_channel_remove(jobserver_channel *channel);
+
+/* What tells one pool from another on this machine, while it exists. */
+struct jobserver_pool {
+    uint64_t device;
+    uint64_t number;
+};
+struct jobserver_pool jobserver_channel_pool(const jobserver_channel *channel);
+
+/* Takes up to `size` tokens without waiting. Returns how many (at least 1), or -EAGAIN. */
+int jobserver_channel_take(jobserver_channel *channel, unsigned char *bytes, size_t size);
+
+/* The same, but sleeps until there is a token. -EAGAIN: it cannot sleep like this, use jobserver_channel_wait. */
+int jobserver_channel_take_sleeping(jobserver_channel *channel, unsigned char *bytes, size_t size);
+
+/*
+ * Sleeps until there may be a token. `deadline` is on jobserver_now's clock, negative for none. Returns 0, or 1 if
+ * this waiter alone was woken and must see to it that the wake-up is not lost, -ETIMEDOUT or -EINTR.
+ */
+int jobserver_channel_wait(jobserver_channel *channel, int64_t deadline);
+
+/* Gives tokens back without waiting. Returns how many went in (at least 1), or -EAGAIN for a full pool. */
+int jobserver_channel_give(jobserver_channel *channel, const unsigned char *bytes, size_t size);
+
+/* Tokens that are free now, without taking one. */
+int jobserver_channel_available(jobserver_channel *channel);
+
+/* How many tokens the pool holds for sure, however they were taken and given back before. */
+size_t jobserver_channel_capacity(jobserver_channel *channel);
+
+/* Excludes all others who lock this pool, in any process. Returns a lock to give to jobserver_channel_unlock. */
+int jobserver_channel_lock(jobserver_channel *channel, int64_t deadline);
+void jobserver_channel_unlock(int lock);
+
+/* What children inherit: two descriptor numbers (-1 if it is a path), and the path (null if it is descriptors). */
+void jobserver_channel_descriptors(const jobserver_channel *channel, int descriptors[2]);
+const char *jobserver_channel_path(const jobserver_channel *channel);
+
+/* In a forked child: forgets what must not be shared with the parent. Async-signal-safe. */
+void jobserver_channel_forked(jobserver_channel *channel);
+
+/* Whether one descriptor can be an end of a pool. 0, -EBADF or an enum jobserver_error. */
+int jobserver_channel_check(int descriptor, bool for_writing);
+
+/* Nanoseconds on a clock that is never set back. */
+int64_t jobserver_now(void);
+
+/* One lock for the process, held by the caller of fork so that a child finds it free. */
+void jobserver_lock(void);
+void jobserver_unlock(void);
+
+/* Calls `forked` in every child (with the lock held) and `exiting` from exit(). Harmless when called again. */
+void jobserver_platform_start(void (*forked)(void), void (*exiting)(void));
+
+#endif

@@ -1,0 +1,84 @@
+/*
+ * What the POSIX files share: the posix_ files have what all systems do alike, linux.c and portable.c what they do
+ * apart. Included first, so that the systems' headers show what is not in plain C11.
+ */
+#ifndef JOBSERVER_POSIX_H
+#define JOBSERVER_POSIX_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#ifndef _DARWIN_C_SOURCE
+#define _DARWIN_C_SOURCE
+#endif
+
+#include <stdatomic.h>
+
+#include "platform.h"
+
+enum jobserver_channel_kind { JOBSERVER_PIPE, JOBSERVER_SOCKET, JOBSERVER_DEVICE };
+
+/*
+ * A channel's descriptors; -1 where it has none, and two may be the same number. Those that are advertised share their
+ * description with other processes; the private ones were opened here, so their status flags are ours.
+ */
+struct jobserver_channel {
+    enum jobserver_channel_kind kind;
+    int read_fd; /* advertised */
+    int write_fd;
+    bool owns_advertised;
+    int sleep_fd; /* private, reading blocks; pipes and fifos only */
+    int take_fd;  /* private, reading does not block */
+    int give_fd;  /* private, writing does not block */
+    atomic_int spare_epoll;
+    struct jobserver_pool pool;
+    struct jobserver_fifo *fifo; /* made by this channel, or null */
+    char *path;                  /* of the fifo or device, or null */
+};
+
+/* A descriptor that take functions may use: private if there is one. */
+int jobserver_channel_take_descriptor(const jobserver_channel *channel);
+
+#define JOBSERVER_NANOSECONDS 1000000000LL /* in a second */
+
+/* Whether two descriptors lead to one and the same pipe or device. */
+bool jobserver_same_file(int one, int other);
+
+/* Opens an anonymous pipe, close-on-exec, as the advertised ends of a new channel. */
+int jobserver_system_pipe(jobserver_channel *channel);
+
+/* Opens what private descriptions the system allows of a channel that is advertised by descriptors. */
+void jobserver_system_open_private(jobserver_channel *channel);
+
+/* Opens a private description on which reading sleeps until there is a token, if the system allows that. */
+void jobserver_system_open_to_sleep(jobserver_channel *channel);
+
+/* Opens the fifo or device at channel->path. */
+int jobserver_system_open_path(jobserver_channel *channel);
+
+/* Makes room for `limit` tokens. 0 or JOBSERVER_LIMIT. */
+int jobserver_system_make_room(jobserver_channel *channel, int limit);
+
+/* Reads or writes a shared description without waiting, where the system can do that. */
+int jobserver_system_read_shared(int descriptor, unsigned char *bytes, size_t size);
+int jobserver_system_write_shared(int descriptor, const unsigned char *bytes, size_t size);
+
+/* A new description of the pool for one flock, or JOBSERVER_UNSUPPORTED. */
+int jobserver_system_open_for_lock(const jobserver_channel *channel);
+
+/* Sleeps in poll until the descriptor is readable. 0, -ETIMEDOUT or -EINTR. */
+int jobserver_poll(int descriptor, int64_t deadline);
+
+/* Writes a shared description if poll says that it is ready: only who releases too much can fill it in between. */
+int jobserver_write_if_ready(int descriptor, const unsigned char *bytes, size_t size);
+
+/* What is left until the deadline in milliseconds, rounded up; -1 for none. */
+int jobserver_milliseconds_left(int64_t deadline);
+
+/* fifo.c: a fifo that this process made. Both give the path to *path as a string that the caller frees. */
+int jobserver_fifo_create(const char *path, struct jobserver_fifo **fifo, char **own_path);
+int jobserver_fifo_create_private(const char *directory, struct jobserver_fifo **fifo, char **own_path);
+void jobserver_fifo_remove(struct jobserver_fifo *fifo);
+void jobserver_fifo_free(struct jobserver_fifo *fifo);
+
+#endif

@@ -1,0 +1,165 @@
+/* POSIX: moving tokens, counting them, and the lock on a pool. */
+#include "posix.h"
+
+#if !defined(_WIN32)
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "jobserver.h"
+
+/* Linux and FreeBSD have it; elsewhere SIGPIPE is the program's to ignore, as with pipes. */
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
+
+int jobserver_channel_take_descriptor(const jobserver_channel *channel) {
+    return channel->take_fd >= 0 ? channel->take_fd : channel->read_fd;
+}
+
+/* The result of a system call that reads: how many bytes, JOBSERVER_GONE at the end of file, or a negated errno. */
+static int read_result(ssize_t count) {
+    if (count > 0) {
+        return (int)count;
+    }
+    return count == 0 ? JOBSERVER_GONE : errno == EWOULDBLOCK ? -EAGAIN : -errno;
+}
+
+/* Most bytes for one call, so that its result fits into an int. */
+static size_t at_most(size_t size) {
+    return size < INT_MAX ? size : INT_MAX;
+}
+
+int jobserver_channel_take(jobserver_channel *channel, unsigned char *bytes, size_t size) {
+    ssize_t count;
+    do {
+        if (channel->kind == JOBSERVER_SOCKET) {
+            count = recv(channel->read_fd, bytes, at_most(size), MSG_DONTWAIT);
+        } else if (channel->take_fd >= 0) {
+            count = read(channel->take_fd, bytes, at_most(size));
+        } else {
+            return jobserver_system_read_shared(channel->read_fd, bytes, at_most(size));
+        }
+    } while (count < 0 && errno == EINTR);
+    return read_result(count);
+}
+
+int jobserver_channel_take_sleeping(jobserver_channel *channel, unsigned char *bytes, size_t size) {
+    int descriptor = channel->sleep_fd;
+    if (descriptor < 0) {
+        if (channel->kind == JOBSERVER_SOCKET || channel->take_fd >= 0) {
+            return -EAGAIN;
+        }
+        descriptor = channel->read_fd;
+    }
+    return read_result(read(descriptor, bytes, at_most(size)));
+}
+
+/* Writes what one call may write without losing the right to wake others or breaking a token server's framing. */
+static ssize_t give_some(jobserver_channel *channel, const unsigned char *bytes, size_t size) {
+    switch (channel->kind) {
+    case JOBSERVER_SOCKET:
+        return send(channel->write_fd, bytes, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    case JOBSERVER_DEVICE:
+        size = 1;
+        break;
+    case JOBSERVER_PIPE:
+        size = size < PIPE_BUF ? size : PIPE_BUF;
+        break;
+    }
+    if (channel->give_fd >= 0) {
+        return write(channel->give_fd, bytes, size);
+    }
+    int result = jobserver_system_write_shared(channel->write_fd, bytes, size);
+    if (result < 0) {
+        errno = -result;
+        return -1;
+    }
+    return result;
+}
+
+int jobserver_channel_give(jobserver_channel *channel, const unsigned char *bytes, size_t size) {
+    ssize_t count;
+    do {
+        count = give_some(channel, bytes, size);
+    } while (count < 0 && errno == EINTR);
+    if (count >= 0) {
+        return (int)count;
+    }
+    return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+}
+
+int jobserver_channel_available(jobserver_channel *channel) {
+    int count = 0;
+    if (ioctl(jobserver_channel_take_descriptor(channel), FIONREAD, &count) < 0) {
+        return errno == ENOTTY || errno == EINVAL || errno == ENOSYS ? JOBSERVER_UNSUPPORTED : -errno;
+    }
+    return count;
+}
+
+int jobserver_poll(int descriptor, int64_t deadline) {
+    struct pollfd entry = {.fd = descriptor, .events = POLLIN};
+    int count = poll(&entry, 1, jobserver_milliseconds_left(deadline));
+    if (count < 0) {
+        return -errno;
+    }
+    return count == 0 ? -ETIMEDOUT : 0;
+}
+
+int jobserver_write_if_ready(int descriptor, const unsigned char *bytes, size_t size) {
+    struct pollfd entry = {.fd = descriptor, .events = POLLOUT};
+    if (!(fcntl(descriptor, F_GETFL) & O_NONBLOCK) && poll(&entry, 1, 0) < 1) {
+        return -EAGAIN;
+    }
+    ssize_t count = write(descriptor, bytes, size);
+    return count < 0 ? -errno : (int)count;
+}
+
+/* Sleeps for a pause of this many nanoseconds, but not past the deadline. 0, -ETIMEDOUT or -EINTR. */
+static int pause_until(int64_t pause, int64_t deadline) {
+    int64_t left = deadline - jobserver_now();
+    if (left <= 0) {
+        return -ETIMEDOUT;
+    }
+    pause = pause < left ? pause : left;
+    struct timespec time = {.tv_sec = pause / JOBSERVER_NANOSECONDS, .tv_nsec = pause % JOBSERVER_NANOSECONDS};
+    return nanosleep(&time, NULL) < 0 ? -errno : 0;
+}
+
+/*
+ * flock knows no timeout, so a lock with a deadline is tried again after pauses that grow from 1 to 50 ms. One
+ * without a deadline sleeps in the kernel.
+ */
+int jobserver_channel_lock(jobserver_channel *channel, int64_t deadline) {
+    int lock = jobserver_system_open_for_lock(channel);
+    if (lock < 0) {
+        return lock;
+    }
+    int64_t pause = JOBSERVER_NANOSECONDS / 1000;
+    int result = flock(lock, deadline < 0 ? LOCK_EX : LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+    while (result == -EWOULDBLOCK && deadline != 0) {
+        result = pause_until(pause, deadline);
+        if (result == 0) {
+            result = flock(lock, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+        }
+        pause = pause < JOBSERVER_NANOSECONDS / 40 ? 2 * pause : JOBSERVER_NANOSECONDS / 20;
+    }
+    if (result < 0) {
+        close(lock);
+        return result == -EWOULDBLOCK ? -EAGAIN : result;
+    }
+    return lock;
+}
+
+void jobserver_channel_unlock(int lock) {
+    close(lock);
+}
+
+#endif

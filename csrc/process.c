@@ -1,0 +1,121 @@
+#include "process.h"
+
+#include "internal.h"
+
+static jobserver_client *clients; /* under jobserver_lock */
+static atomic_uint generation;
+static atomic_bool exiting;
+
+unsigned jobserver_generation(void) {
+    return atomic_load_explicit(&generation, memory_order_relaxed);
+}
+
+bool jobserver_process_exiting(void) {
+    return atomic_load(&exiting);
+}
+
+/* How many holders a client keeps across a fork: its holds do, what was taken stays the parent's. */
+static uint64_t holds_of(const jobserver_client *client) {
+    uint64_t holds = 0;
+    for (const struct jobserver_entry *entry = client->entries; entry != NULL; entry = entry->next) {
+        holds += entry->kind == JOBSERVER_ENTRY_HOLD ? JOBSERVER_USE_HELD : 0;
+    }
+    return holds;
+}
+
+/*
+ * Makes the child forget what its parent holds and who waits there. Runs in the child, whose only thread is the one
+ * that forked, with the lock held. Descriptors of a client that is closed are left to jobserver_client_free.
+ */
+static void forked(void) {
+    atomic_fetch_add(&generation, 1);
+    atomic_store(&exiting, false);
+    jobserver_implicit_forked();
+    for (jobserver_client *client = clients; client != NULL; client = client->next) {
+        uint64_t closed = atomic_load(&client->uses) & JOBSERVER_USE_CLOSED;
+        atomic_store(&client->uses, closed | holds_of(client));
+        atomic_store(&client->stranded, 0);
+        for (int byte = 0; byte < 256; byte++) {
+            atomic_store_explicit(&client->raw_out[byte], 0, memory_order_relaxed);
+        }
+        client->inherited = false;
+        if (client->channel != NULL) {
+            jobserver_channel_forked(client->channel);
+        }
+    }
+}
+
+/* Gives back what cells and batches still hold, and removes the fifos that no child of ours needs. */
+static void leave_process(void) {
+    atomic_store(&exiting, true);
+    jobserver_lock();
+    for (jobserver_client *client = clients; client != NULL; client = client->next) {
+        for (struct jobserver_entry *entry = client->entries; entry != NULL; entry = entry->next) {
+            jobserver_entry_give_back(entry);
+        }
+        bool ours = client->made_here && client->generation == jobserver_generation();
+        if (ours && holds_of(client) == 0 && jobserver_client_enter(client) == 0) {
+            jobserver_channel_remove(client->channel);
+            jobserver_client_leave(client);
+        }
+    }
+    jobserver_unlock();
+}
+
+/* Lists a client and stamps it with this process's generation. */
+void jobserver_process_add(jobserver_client *client) {
+    jobserver_platform_start(forked, leave_process);
+    jobserver_lock();
+    client->generation = jobserver_generation();
+    client->next = clients;
+    if (clients != NULL) {
+        clients->previous = client;
+    }
+    clients = client;
+    jobserver_unlock();
+}
+
+/* Takes a client off the list. */
+void jobserver_process_remove(jobserver_client *client) {
+    jobserver_lock();
+    if (client->previous != NULL) {
+        client->previous->next = client->next;
+    } else {
+        clients = client->next;
+    }
+    if (client->next != NULL) {
+        client->next->previous = client->previous;
+    }
+    jobserver_unlock();
+}
+
+static bool same_pool(struct jobserver_pool one, struct jobserver_pool other) {
+    return one.device == other.device && one.number == other.number;
+}
+
+/* Whether a client of this process made the pool that `client` leads to. The caller holds the lock. */
+static bool made_here(const jobserver_client *client) {
+    for (const jobserver_client *other = clients; other != NULL; other = other->next) {
+        if (other->made_here && same_pool(client->pool, other->pool)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * Says that this process was started under the client's pool, so that it owns an implicit slot. It owns just one,
+ * however often this is called, and none if it made the pool itself or was forked since it loaded the library.
+ */
+void jobserver_client_inherit(jobserver_client *client) {
+    if (jobserver_client_enter(client) < 0) {
+        return;
+    }
+    jobserver_lock();
+    if (jobserver_generation() == 0 && !made_here(client)) {
+        client->inherited = true;
+        jobserver_implicit_inherit();
+    }
+    jobserver_unlock();
+    jobserver_client_leave(client);
+}

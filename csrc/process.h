@@ -1,0 +1,15 @@
+/* The process's list of clients, and what becomes of them in a forked child and at exit. */
+#ifndef JOBSERVER_PROCESS_H
+#define JOBSERVER_PROCESS_H
+
+#include <stdbool.h>
+
+#include "jobserver.h"
+
+void jobserver_process_add(jobserver_client *client);
+void jobserver_process_remove(jobserver_client *client);
+
+/* Whether exit() has begun: what is taken after this must be given back by whoever took it. */
+bool jobserver_process_exiting(void);
+
+#endif

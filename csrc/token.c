@@ -1,0 +1,153 @@
+/* A cell with one token, or with the implicit slot. */
+#include "internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "process.h"
+
+/*
+ * The state is a serial number and a phase in one word. Only the exchange HELD -> RETURNING of the right serial gives
+ * the token back, so a second release, or one that comes when the cell holds another token, changes nothing.
+ */
+enum phase { PHASE_FREE, PHASE_HELD, PHASE_RETURNING, PHASE_MASK };
+
+struct jobserver_token {
+    struct jobserver_entry entry; /* first: entries are freed through it */
+    _Atomic uint64_t state;
+    atomic_uint generation; /* of the process that took */
+    unsigned char byte;
+    bool implicit;
+};
+
+/* A free cell of the caller, who gives it up with jobserver_token_free. Null when memory is short. */
+jobserver_token *jobserver_token_new(jobserver_client *client) {
+    jobserver_token *token = calloc(1, sizeof *token);
+    if (token != NULL) {
+        jobserver_entry_add(client, &token->entry, JOBSERVER_ENTRY_TOKEN);
+    }
+    return token;
+}
+
+/*
+ * Says that the cell now holds what was just taken. Returns the serial of this taking. In a process that exits, either
+ * the exit sees the held cell or the cell sees the exit, so that one of them gives the token back.
+ */
+static int64_t set_held(jobserver_token *token, bool implicit) {
+    uint64_t serial = (atomic_load_explicit(&token->state, memory_order_relaxed) >> 2) + 1;
+    token->implicit = implicit;
+    atomic_store_explicit(&token->generation, jobserver_generation(), memory_order_relaxed);
+    atomic_store(&token->state, serial << 2 | PHASE_HELD);
+    if (jobserver_process_exiting()) {
+        jobserver_token_release(token, (int64_t)serial);
+        return -ECANCELED;
+    }
+    return (int64_t)serial;
+}
+
+/*
+ * Takes a token into a free cell. `timeout` in nanoseconds: negative for none, 0 tries once.
+ * Returns a serial (positive); -EAGAIN or -ETIMEDOUT, -EINTR (nothing was taken, call again), or another error.
+ */
+int64_t jobserver_token_acquire(jobserver_token *token, int64_t timeout) {
+    jobserver_client *client = token->entry.client;
+    int result = jobserver_client_begin(client);
+    if (result < 0) {
+        return result;
+    }
+    result = jobserver_take(client, &token->byte, 1, jobserver_deadline(timeout));
+    if (result < 0) {
+        jobserver_client_leave(client);
+        return result;
+    }
+    jobserver_client_keep(client);
+    return set_held(token, false);
+}
+
+/* Takes the process's implicit slot into a free cell. Returns a serial, or -EAGAIN if it is not free. */
+int64_t jobserver_token_acquire_implicit(jobserver_token *token) {
+    jobserver_client *client = token->entry.client;
+    int result = jobserver_client_begin(client);
+    if (result < 0) {
+        return result;
+    }
+    jobserver_client_leave(client);
+    return client->inherited && jobserver_implicit_take() ? set_held(token, true) : -EAGAIN;
+}
+
+/* Claims what the cell holds under this serial for the caller alone. False: somebody else did, or a fork took it away. */
+static bool claim(jobserver_token *token, uint64_t serial) {
+    uint64_t expected = serial << 2 | PHASE_HELD;
+    return atomic_load_explicit(&token->generation, memory_order_relaxed) == jobserver_generation() &&
+           atomic_compare_exchange_strong(&token->state, &expected, serial << 2 | PHASE_RETURNING);
+}
+
+/*
+ * Gives back what was taken under `serial`. Returns 0, or 1 if that was done before (or belongs to the parent of this
+ * process). On an error the token stays held.
+ */
+int jobserver_token_release(jobserver_token *token, int64_t serial) {
+    jobserver_client *client = token->entry.client;
+    uint64_t number = (uint64_t)serial;
+    if (!claim(token, number)) {
+        return 1;
+    }
+    bool implicit = token->implicit;
+    if (!implicit) {
+        int result = jobserver_channel_give(client->channel, &token->byte, 1);
+        if (result < 0) {
+            atomic_store(&token->state, number << 2 | PHASE_HELD);
+            return result;
+        }
+    }
+    atomic_store(&token->state, number << 2 | PHASE_FREE);
+    if (implicit) {
+        jobserver_implicit_give_back();
+    } else {
+        jobserver_client_drop(client);
+    }
+    return 0;
+}
+
+/* Gives back whatever the cell holds. 0 if it holds nothing now. */
+int jobserver_token_give_back(jobserver_token *token) {
+    uint64_t state = atomic_load(&token->state);
+    if ((state & PHASE_MASK) != PHASE_HELD) {
+        return 0;
+    }
+    int result = jobserver_token_release(token, (int64_t)(state >> 2));
+    return result < 0 ? result : 0;
+}
+
+/*
+ * Frees the cell, and gives back first what it holds. If that fails the client keeps the cell and tells the error to
+ * its next caller.
+ */
+void jobserver_token_free(jobserver_token *token) {
+    int result = jobserver_token_give_back(token);
+    if (result < 0) {
+        jobserver_entry_strand(&token->entry, result);
+        return;
+    }
+    jobserver_entry_remove(&token->entry);
+    free(token);
+}
+
+/*
+ * Turns what was taken under `serial` into a raw token of this process: it is out until jobserver_release_raw.
+ * Returns its byte, -ENOENT if the cell does not hold it any more, or -EINVAL for the implicit slot, which has none.
+ */
+int jobserver_token_drop(jobserver_token *token, int64_t serial) {
+    uint64_t number = (uint64_t)serial;
+    if (!claim(token, number)) {
+        return -ENOENT;
+    }
+    if (token->implicit) {
+        atomic_store(&token->state, number << 2 | PHASE_HELD);
+        return -EINVAL;
+    }
+    int byte = token->byte;
+    jobserver_raw_add(token->entry.client, token->byte);
+    atomic_store(&token->state, number << 2 | PHASE_FREE);
+    return byte;
+}

@@ -1,0 +1,54 @@
+"""The GNU make jobserver: share one machine's job slots between make, ninja, cargo and your own programs.
+
+`Client` is a jobserver; `Acquired` is one slot of it that you hold. See the README for a first example.
+"""
+
+from __future__ import annotations
+
+from .acquired import Acquired, AcquiredBatch
+from .client import Client
+from .errors import (
+    AcquireTimeout,
+    ClientBusy,
+    ClientClosed,
+    JobserverError,
+    OverRelease,
+    PoolFull,
+    PoolGone,
+    Unsupported,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .environment import FromEnv, FromEnvError, FromEnvErrorKind
+
+__all__ = [
+    "AcquireTimeout",
+    "Acquired",
+    "AcquiredBatch",
+    "Client",
+    "ClientBusy",
+    "ClientClosed",
+    "FromEnv",
+    "FromEnvError",
+    "FromEnvErrorKind",
+    "JobserverError",
+    "OverRelease",
+    "PoolFull",
+    "PoolGone",
+    "Unsupported",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Imports on first use what a program that is no client of an inherited jobserver does not need."""
+    if name in ("FromEnv", "FromEnvError", "FromEnvErrorKind"):
+        from . import environment
+
+        return getattr(environment, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, those that are imported on first use too."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,81 @@
+"""What a child process needs to be under a jobserver: its environment, and descriptors that are open when it starts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+from .makeflags import merge, parse, remove_auth
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from .client import Client
+
+
+class HeldDescriptors(tuple[int, ...]):
+    """A `pass_fds` that keeps the pool's descriptors open: a number that was closed is soon another file's."""
+
+    hold: Any
+
+    def __new__(cls, descriptors: Iterable[int], hold: Any) -> HeldDescriptors:
+        """The descriptors, and what keeps them open."""
+        self = super().__new__(cls, descriptors)
+        self.hold = hold
+        return self
+
+
+class ChildProcess(subprocess.Popen[Any]):
+    """A child that keeps the pool (descriptors, fifo) until it has been waited for."""
+
+    def __init__(self, args: Any, hold: Any, **popen_kwargs: Any) -> None:
+        self._hold = hold
+        self._returncode: int | None = None
+        super().__init__(args, **popen_kwargs)
+
+    # Popen sets this wherever it reaps a child, also in its clean-up of objects that were dropped.
+    @property
+    def returncode(self) -> int | None:  # type: ignore[override]
+        """The child's exit status, None until it has been waited for; negative: the signal that ended it."""
+        return self._returncode
+
+    @returncode.setter
+    def returncode(self, status: int | None) -> None:
+        self._returncode = status
+        if status is not None:
+            self._hold = None
+
+
+def configure(client: Client, variables: Iterable[str], popen_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """See `Client.configure`."""
+    if popen_kwargs.get("close_fds") is False:
+        raise ValueError("close_fds=False would let every descriptor through: use pass_fds for those that the child needs")
+    given = popen_kwargs.get("env")
+    environment = child_environment(os.environ if given is None else given, client, variables)
+    descriptors = (*popen_kwargs.get("pass_fds", ()), *client._descriptors)
+    held = HeldDescriptors(dict.fromkeys(descriptors), client._hold())
+    return {**popen_kwargs, "env": environment, "pass_fds": held}
+
+
+def child_environment(given: Mapping[Any, Any], client: Client, variables: Iterable[str]) -> dict[str, str]:
+    """A copy of an environment with the client's address in the variables, and in no other that tools look at."""
+    environment = {os.fsdecode(name): os.fsdecode(value) for name, value in given.items()}
+    if "MFLAGS" in environment:
+        environment["MFLAGS"] = remove_auth(environment["MFLAGS"])
+    for name in variables:
+        value = environment.get(name, "")
+        if client.limit is not None:
+            environment[name] = merge(value, client.auth, client.limit)
+        elif parse(value).auth != client.auth:
+            environment[name] = merge(value, client.auth, None)
+    return environment
+
+
+def without_jobserver(given: Mapping[str, str]) -> dict[str, str]:
+    """A copy of an environment in which no variable names a jobserver; other flags stay."""
+    environment = dict(given)
+    for name in ("MAKEFLAGS", "CARGO_MAKEFLAGS", "MFLAGS"):
+        if name in environment:
+            environment[name] = remove_auth(environment[name])
+    return environment

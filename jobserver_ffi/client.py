@@ -1,0 +1,507 @@
+"""`Client`: one process's view of one jobserver."""
+
+from __future__ import annotations
+
+import os
+import sys
+from errno import EAGAIN, EINTR, ETIMEDOUT
+from time import monotonic_ns
+
+from ._core import ffi, lib
+from .acquired import Acquired, AcquiredBatch, ImplicitSlot
+from .errors import AcquireTimeout, ClientClosed, check, error_for
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterable, Mapping
+    from types import TracebackType
+    from typing import Any
+
+    from .environment import FromEnv
+
+_acquire = lib.jobserver_token_acquire
+_acquire_raw = lib.jobserver_acquire_raw
+_release_raw = lib.jobserver_release_raw
+
+_NO_LIMIT = -1
+_LONGEST = 2**63 - 1  # nanoseconds; the core takes what is beyond its clock for no limit
+_MOST_AT_ONCE = 1 << 20  # bytes that acquire_many makes room for, unless its minimum is larger
+
+MAXIMUM_LIMIT = 2**31 - 1
+VARIABLES = ("MAKEFLAGS", "CARGO_MAKEFLAGS")
+
+
+class Client:
+    """A jobserver: one that this process makes, or one that it was started under.
+
+    `Client(limit)` makes a pool of `limit` tokens for this process and its children; `Client.from_env()` joins the one
+    around this process; `Client.open(auth)` joins one by its address. Every method may be called from any thread. A
+    forked child may go on using the client; it holds none of its parent's tokens.
+
+    Args:
+        limit: How many tokens the pool has; 0 is an empty pool.
+        style: "pipe" (the default on POSIX: understood by every make and by cargo) or "fifo" (make 4.4 and newer,
+            ninja 1.13 and newer).
+        path: With style "fifo", where to make the fifo; it must not exist. Default: a private directory in
+            XDG_RUNTIME_DIR or else TMPDIR or /tmp.
+
+    Raises:
+        ValueError: The limit is negative or more than a pipe on this system can hold, or the style is unknown.
+        OSError: The system refused (no descriptors left, path exists already …).
+    """
+
+    __slots__ = ("__weakref__", "_auth", "_cells", "_closed", "_descriptors", "_handle", "_limit")
+
+    def __init__(self, limit: int, *, style: str | None = None, path: str | os.PathLike[str] | None = None) -> None:
+        self._closed = True
+        handle, auth, descriptors = _create(_valid_limit(limit), style, path)
+        self._begin(handle, auth, descriptors, limit)
+
+    def _begin(self, handle: Any, auth: str, descriptors: tuple[int, ...], limit: int | None) -> None:
+        self._handle = handle
+        self._auth = auth
+        self._descriptors = descriptors
+        self._limit = limit
+        # Cells that hold nothing. Each is owned by exactly one place: this list or an Acquired.
+        self._cells: list[Any] = []
+        self._closed = False
+
+    @classmethod
+    def _joined(cls, handle: Any, auth: str, descriptors: tuple[int, ...]) -> Client:
+        """A client of a pool that somebody else made."""
+        self = cls.__new__(cls)
+        self._begin(handle, auth, descriptors, None)
+        return self
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, *, check_pipe: bool = False) -> Client | None:
+        """Joins the jobserver that this process was started under.
+
+        The first of CARGO_MAKEFLAGS, MAKEFLAGS and MFLAGS that is not empty decides. The process then owns an implicit
+        slot, see `slot`. Descriptors stay as they were inherited: nothing is closed, no flag is changed.
+
+        Args:
+            environ: Where to look, instead of `os.environ`.
+            check_pipe: Insist that `R,W` are pipes (a socket or a device is accepted otherwise).
+
+        Returns:
+            The client, or None where no jobserver is offered: no such variable, none in it, disabled for this process
+            (`-2,-2`, make manual "POSIX Jobserver"), or of a style that this system does not know.
+
+        Raises:
+            FromEnvError: One is offered but unusable; the message says what to do.
+        """
+        found = cls.from_env_ext(environ, check_pipe=check_pipe)
+        if found.error is not None and not found.error.kind.silent:
+            raise found.error
+        return found.client
+
+    @classmethod
+    def from_env_ext(cls, environ: Mapping[str, str] | None = None, *, check_pipe: bool = False) -> FromEnv:
+        """The same as `from_env`, but tells everything and never raises for what the environment says.
+
+        Returns:
+            `.client` or `.error` (the other is None), and the `.variable` and `.value` that decided.
+        """
+        from .environment import from_env
+
+        return from_env(os.environ if environ is None else environ, check_pipe=check_pipe)
+
+    @classmethod
+    def open(cls, auth: str) -> Client:
+        """Joins a jobserver by its address, as it stands behind `--jobserver-auth=`.
+
+        It gives the process no implicit slot: there is none for a process that only knows an address.
+
+        Args:
+            auth: "R,W" (two descriptors, which must stay open) or "fifo:PATH".
+
+        Raises:
+            FromEnvError: It is not the address of a usable jobserver; `.kind` says why.
+        """
+        from .environment import open_auth
+
+        return open_auth(auth)
+
+    @property
+    def auth(self) -> str:
+        """The address that children get, as it was inherited: "R,W" or "fifo:PATH"."""
+        return self._auth
+
+    @property
+    def limit(self) -> int | None:
+        """How many tokens the pool was made with; None where somebody else made it."""
+        return self._limit
+
+    def acquire(self, timeout: float | None = None) -> Acquired:
+        """Takes a token, waiting for one if need be.
+
+        A wait uses no CPU and one token wakes one waiter. Ctrl-C ends it as promptly as it ends `os.read`.
+
+        Args:
+            timeout: Seconds to wait at most; 0 tries once; None or infinity waits for ever.
+
+        Raises:
+            AcquireTimeout: No token came in time.
+            PoolGone: The maker of the pool is gone (only sockets and devices can tell).
+            Unsupported: With a timeout, for an inherited pipe that this system cannot read without blocking.
+        """
+        try:
+            cell = self._cells.pop()
+        except IndexError:
+            cell = self._new_cell()
+        if timeout is None:
+            serial = _acquire(cell, _NO_LIMIT)
+            if serial > 0:
+                return Acquired(self, cell, serial)
+        else:
+            serial = -EINTR
+        return Acquired(self, cell, self._wait(_acquire, cell, serial, timeout))
+
+    def _wait(self, function: Any, what: Any, code: int, timeout: float | None) -> int:
+        """Calls `function(what, timeout)` for as long as `code`, its result, says that it was interrupted.
+
+        Between the calls Python runs its signal handlers, and those may raise.
+        """
+        limit = nanoseconds(timeout)
+        end = monotonic_ns() + limit if limit > 0 else 0
+        while code in (-EINTR, lib.JOBSERVER_STRANDED):
+            if code == lib.JOBSERVER_STRANDED:
+                error = self._settle()
+                if error is not None:
+                    raise error
+            code = function(what, max(end - monotonic_ns(), 0) if end else limit)
+        if code >= 0:
+            return code
+        if code in (-EAGAIN, -ETIMEDOUT):
+            raise AcquireTimeout(ETIMEDOUT, f"no token became free within {timeout} s")
+        raise error_for(code)
+
+    def _error(self, code: int) -> Exception:
+        """The exception for a result of the core; an earlier failure that nobody was told of comes first."""
+        return (self._settle() if code == lib.JOBSERVER_STRANDED else None) or error_for(code)
+
+    def _settle(self) -> Exception | None:
+        """Tries again to give back what a destructor could not. Returns the error that is to be told, if there is."""
+        stranded = ffi.new("int *")
+        code = lib.jobserver_client_settle(self._handle, stranded)
+        if code == 0:
+            return None
+        error = error_for(code)
+        left = f"{stranded[0]} still held" if stranded[0] else "given back meanwhile"
+        message = f"a token that was dropped could not be given back at that time ({left}): {error.args[-1]}"
+        return type(error)(*error.args[:-1], message)
+
+    def _new_cell(self) -> Any:
+        cell = lib.jobserver_token_new(self._handle)
+        if cell == ffi.NULL:
+            raise MemoryError("no memory for a token cell")
+        return ffi.gc(cell, lib.jobserver_token_free)
+
+    def try_acquire(self) -> Acquired | None:
+        """Takes a token if one is free now. Never blocks, and disturbs nobody.
+
+        Returns:
+            The token, or None.
+
+        Raises:
+            Unsupported: An inherited pipe that this system cannot read without blocking (another user's fifo on Linux;
+                blocking pipes on systems without /proc).
+        """
+        try:
+            cell = self._cells.pop()
+        except IndexError:
+            cell = self._new_cell()
+        serial = _acquire(cell, 0)
+        if serial > 0:
+            return Acquired(self, cell, serial)
+        if serial == -EAGAIN:
+            self._cells.append(cell)
+            return None
+        raise self._error(serial)
+
+    def slot(self, timeout: float | None = None) -> Acquired:
+        """Takes the implicit slot if it is free, else a token.
+
+        A process that was started under a jobserver may run one job without a token (make manual, "POSIX Jobserver").
+        It has one such slot, whatever the number of its clients and threads; none after a fork, and none in the
+        process that made the pool, where this is `acquire`.
+
+        Args:
+            timeout: As for `acquire`.
+
+        Raises:
+            AcquireTimeout: Neither came in time.
+        """
+        nanoseconds(timeout)
+        try:
+            cell = self._cells.pop()
+        except IndexError:
+            cell = self._new_cell()
+        serial = lib.jobserver_token_acquire_implicit(cell)
+        if serial > 0:
+            return ImplicitSlot(self, cell, serial)
+        if serial == -EAGAIN:
+            serial = -EINTR
+        return Acquired(self, cell, self._wait(_acquire, cell, serial, timeout))
+
+    def acquire_many(self, maximum: int, *, minimum: int = 1, timeout: float | None = None) -> AcquiredBatch:
+        """Takes between `minimum` and `maximum` tokens at once, waiting until the minimum is there.
+
+        Two callers that want more than one each do not deadlock: only one at a time waits with tokens in its hands.
+
+        Args:
+            maximum: Most tokens to take: what is free beyond the minimum is taken, but not waited for.
+            minimum: Fewest tokens to come back with; at least 1.
+            timeout: As for `acquire`.
+
+        Raises:
+            ValueError: The minimum is below 1, above the maximum, or more than the pool has.
+            AcquireTimeout: The minimum was not there in time; nothing is held.
+            Unsupported: With a minimum above 1: a pool that this process cannot lock (a socket, another user's pipe).
+        """
+        maximum, minimum = _integer("maximum", maximum), _integer("minimum", minimum)
+        if not 1 <= minimum <= maximum:
+            raise ValueError(f"minimum={minimum}, maximum={maximum}: the minimum must be from 1 to the maximum")
+        if self._limit is not None and minimum > self._limit:
+            raise ValueError(f"minimum={minimum}: this pool has only {self._limit} tokens, so they never come")
+        nanoseconds(timeout)
+        room = min(maximum, max(minimum, _MOST_AT_ONCE))
+        batch = lib.jobserver_batch_new(self._handle, min(room, MAXIMUM_LIMIT))
+        if batch == ffi.NULL:
+            raise MemoryError(f"no memory for {room} tokens")
+        batch = ffi.gc(batch, lib.jobserver_batch_free)
+
+        def take(batch: Any, limit: int) -> int:
+            return lib.jobserver_batch_acquire(batch, minimum, limit)
+
+        count = self._wait(take, batch, -EINTR, timeout)
+        return AcquiredBatch(self, batch, count)
+
+    def acquire_raw(self, timeout: float | None = None) -> int:
+        """Takes a token and returns its byte, for callers that keep tokens in places of their own.
+
+        It is out until `release_raw`; neither dropping the client nor the end of the process gives it back. After an
+        exception (Ctrl-C) out of this call `release_raw()` gives back what it may have taken.
+
+        Args:
+            timeout: As for `acquire`.
+
+        Returns:
+            The byte, 0 to 255.
+
+        Raises:
+            AcquireTimeout: No token came in time.
+        """
+        if timeout is None:
+            byte = _acquire_raw(self._handle, _NO_LIMIT)
+            if byte >= 0:
+                return byte
+            return self._wait(_acquire_raw, self._handle, byte, None)
+        return self._wait(_acquire_raw, self._handle, -EINTR, timeout)
+
+    def release_raw(self, byte: int | None = None) -> None:
+        """Gives back a token that was taken with `acquire_raw` or `Acquired.drop_without_releasing`. Does not block.
+
+        Counted by client and process. A process that inherited the jobserver may also call it, without a byte and
+        with none out, to lend its free implicit slot to the others, once.
+
+        Args:
+            byte: Which token; None for any that is out.
+
+        Raises:
+            OverRelease: No such token is out.
+            PoolFull: The pipe is full; the token is still out.
+        """
+        if byte is not None and not 0 <= _integer("byte", byte) <= 255:
+            raise ValueError(f"byte={byte}: a token is one byte, 0 to 255")
+        code = _release_raw(self._handle, -1 if byte is None else byte)
+        if code < 0:
+            raise self._error(code)
+
+    def available(self) -> int:
+        """How many tokens are free now, without taking one (FIONREAD): true for this moment only.
+
+        Raises:
+            Unsupported: A device that cannot say.
+        """
+        count = lib.jobserver_client_available(self._handle)
+        if count < 0:
+            raise self._error(count)
+        return count
+
+    def configure(self, *, variables: Iterable[str] = VARIABLES, **popen_kwargs: Any) -> dict[str, Any]:
+        """Arguments for `subprocess.Popen` that put a child under this jobserver.
+
+        `subprocess.Popen(cmd, **client.configure(cwd=...))`. The child inherits the advertised descriptors and no
+        others; they stay open until it is spawned, also when the client is closed first. It runs on a slot of this
+        process: hold one meanwhile (`with client.acquire(): ...`). Thread-safe.
+
+        Args:
+            variables: The environment variables to set; other flags and variables in them are kept.
+            **popen_kwargs: Passed on; `env` and `pass_fds` are merged into.
+
+        Returns:
+            `popen_kwargs` with `env` and `pass_fds`.
+
+        Raises:
+            ClientClosed: The client was closed.
+            ValueError: `close_fds=False`, which would let every descriptor through.
+        """
+        from .children import configure
+
+        return configure(self, variables, popen_kwargs)
+
+    def popen(self, args: Any, **popen_kwargs: Any) -> subprocess.Popen[Any]:
+        """Starts a child under this jobserver, as `subprocess.Popen(args, **client.configure(...))`.
+
+        A fifo that this client made lives until the child has been waited for.
+        """
+        from .children import ChildProcess
+
+        return ChildProcess(args, self._hold(), **self.configure(**popen_kwargs))
+
+    def run(self, args: Any, **run_kwargs: Any) -> subprocess.CompletedProcess[Any]:
+        """Runs a child under this jobserver until it ends, as `subprocess.run(args, **client.configure(...))`."""
+        import subprocess
+
+        hold = self._hold()
+        try:
+            return subprocess.run(args, **self.configure(**run_kwargs))
+        finally:
+            del hold
+
+    def _hold(self) -> Any:
+        """Keeps the pool's descriptors and fifo while the result lives."""
+        hold = lib.jobserver_hold_new(self._handle)
+        if hold == ffi.NULL:
+            raise ClientClosed("this client was closed: make a new one")
+        return ffi.gc(hold, lib.jobserver_hold_free)
+
+    def close(self) -> None:
+        """Ends the use of this client; again: harmless. Tokens that are out may still be released.
+
+        The descriptors are closed, and a fifo that this process made is removed, when the last token is back and the
+        last child of `popen` and `run` was waited for.
+
+        Raises:
+            ClientBusy: Another thread waits in this client; nothing is changed.
+            OSError: A token that was dropped before could not be given back.
+        """
+        check(lib.jobserver_client_close(self._handle))
+        self._closed = True
+        self._cells.clear()
+        error = self._settle()
+        if error is not None:
+            raise error
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self, finalizing: Any = sys.is_finalizing) -> None:
+        if not self._closed and not finalizing():
+            import warnings
+
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError(
+            "a Client cannot be pickled: hand its client.auth to the other process, which joins with Client.open(auth)"
+        )
+
+    def __repr__(self) -> str:
+        return f"<jobserver_ffi.Client {self._auth}{' closed' if self._closed else ''}>"
+
+
+def nanoseconds(timeout: float | None) -> int:
+    """A timeout in seconds as the core wants it, after a check.
+
+    Returns:
+        Nanoseconds; -1 for None and infinity.
+
+    Raises:
+        ValueError: It is negative or NaN.
+        TypeError: It is no number.
+    """
+    if timeout is None:
+        return _NO_LIMIT
+    if not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout={timeout!r}: a number of seconds or None is wanted, not {type(timeout).__name__}")
+    if not timeout >= 0:
+        raise ValueError(f"timeout={timeout!r}: a number of seconds from 0 on is wanted, or None to wait for ever")
+    if timeout == float("inf"):
+        return _NO_LIMIT
+    return min(int(timeout * 1_000_000_000), _LONGEST) if timeout < _LONGEST else _LONGEST
+
+
+def _integer(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}={value!r}: a whole number is wanted, not {type(value).__name__}")
+    return value
+
+
+def _valid_limit(limit: object) -> int:
+    number = _integer("limit", limit)
+    if not 0 <= number <= MAXIMUM_LIMIT:
+        raise ValueError(f"limit={number}: a number of tokens from 0 to {MAXIMUM_LIMIT} is wanted")
+    return number
+
+
+def _create(limit: int, style: str | None, path: str | os.PathLike[str] | None) -> tuple[Any, str, tuple[int, ...]]:
+    """Makes a pool. Returns the core's client, its address, and the descriptors that children inherit."""
+    out = ffi.new("jobserver_client **")
+    if style in (None, "pipe"):
+        if path is not None:
+            raise ValueError(f"path={path!r} goes with style='fifo' only")
+        code = lib.jobserver_client_create_pipe(limit, out)
+    elif style == "fifo":
+        code = _create_fifo(limit, path, out)
+    elif style == "semaphore":
+        raise ValueError("style='semaphore' is for Windows: use 'pipe' or 'fifo' here")
+    else:
+        raise ValueError(f"style={style!r}: 'pipe' or 'fifo' is wanted")
+    if code == lib.JOBSERVER_LIMIT:
+        raise ValueError(
+            f"limit={limit}: a pipe here cannot hold so many tokens (see /proc/sys/fs/pipe-max-size): ask for fewer"
+        )
+    check(code)
+    handle = ffi.gc(out[0], lib.jobserver_client_free)
+    return handle, *address(handle)
+
+
+def _create_fifo(limit: int, path: str | os.PathLike[str] | None, out: Any) -> int:
+    if path is not None:
+        code = lib.jobserver_client_create_fifo(os.fsencode(path), limit, out)
+        if code < 0 and code != lib.JOBSERVER_LIMIT:
+            raise OSError(-code, os.strerror(-code), os.fspath(path))
+        return code
+    code = -EAGAIN
+    for directory in fifo_directories():
+        code = lib.jobserver_client_create_private_fifo(os.fsencode(directory), limit, out)
+        if code in (0, lib.JOBSERVER_LIMIT):
+            break
+    return code
+
+
+def fifo_directories() -> list[str]:
+    """Where private directories for fifos may be made, best first; none has a blank, which ninja cannot read."""
+    wanted = (os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), "/tmp")
+    return [name for name in wanted if name and os.path.isabs(name) and not any(c.isspace() for c in name)]
+
+
+def address(handle: Any) -> tuple[str, tuple[int, ...]]:
+    """The address that children get, and the descriptors that they must inherit for it."""
+    path = ffi.new("char[]", 4096)
+    check(lib.jobserver_client_path(handle, path, 4096))
+    name = ffi.string(path)
+    if name:
+        return "fifo:" + os.fsdecode(name), ()
+    descriptors = ffi.new("int[2]")
+    check(lib.jobserver_client_descriptors(handle, descriptors))
+    return f"{descriptors[0]},{descriptors[1]}", (descriptors[0], descriptors[1])

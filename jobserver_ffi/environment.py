@@ -1,0 +1,225 @@
+"""Finding the jobserver around this process, and joining a jobserver by its address."""
+
+from __future__ import annotations
+
+import enum
+import os
+import stat
+from errno import EBADF
+
+from ._core import ffi, lib
+from .client import Client, address
+from .errors import JobserverError, check
+from .makeflags import parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+# The first one that is not empty decides, as in the Rust crate (which stops at one that is set but empty).
+VARIABLES = ("CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS")
+
+_LARGEST_DESCRIPTOR = 2**31 - 1
+
+
+class FromEnvErrorKind(enum.Enum):
+    """Why `Client.from_env` gave no client; the names are the Rust crate's."""
+
+    NO_ENV_VAR = "no variable is set"
+    NO_JOBSERVER = "the variables name no jobserver"
+    CANNOT_PARSE = "the address cannot be read"
+    CANNOT_OPEN_PATH = "the path cannot be opened"
+    CANNOT_OPEN_FD = "a descriptor cannot be used"
+    NEGATIVE_FD = "the jobserver is disabled for this process"
+    NOT_A_PIPE = "what is there cannot hold tokens"
+    UNSUPPORTED = "this style is not known on this system"
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing is wrong: no jobserver is offered, so a program goes on without (as cargo and rustc do)."""
+        return self in _SILENT
+
+
+_SILENT = (
+    FromEnvErrorKind.NO_ENV_VAR,
+    FromEnvErrorKind.NO_JOBSERVER,
+    FromEnvErrorKind.NEGATIVE_FD,
+    FromEnvErrorKind.UNSUPPORTED,
+)
+
+
+class FromEnvError(JobserverError):
+    """No jobserver could be joined. The message says what stood where, and what to do.
+
+    Attributes:
+        kind: Why.
+        variable: The environment variable that decided, or None.
+        value: The value of that variable; from `Client.open`, the address.
+    """
+
+    def __init__(self, kind: FromEnvErrorKind, variable: str | None, value: str | None, message: str) -> None:
+        super().__init__(kind, variable, value, message)
+        self.kind = kind
+        self.variable = variable
+        self.value = value
+
+    def __str__(self) -> str:
+        return str(self.args[3])
+
+
+class FromEnv:
+    """What `Client.from_env_ext` found.
+
+    Attributes:
+        client: The client, or None.
+        error: Why there is none, or None.
+        variable: The environment variable that decided, or None where none is set.
+        value: Its value, or None.
+    """
+
+    __slots__ = ("client", "error", "value", "variable")
+
+    def __init__(
+        self, client: Client | None, error: FromEnvError | None, variable: str | None, value: str | None
+    ) -> None:
+        self.client = client
+        self.error = error
+        self.variable = variable
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"<FromEnv client={self.client!r} error={self.error!r} variable={self.variable!r}>"
+
+
+class _Refused(Exception):
+    """An address that is no usable jobserver: the kind, and the reason with its mend."""
+
+    def __init__(self, kind: FromEnvErrorKind, reason: str) -> None:
+        super().__init__(kind, reason)
+        self.kind = kind
+        self.reason = reason
+
+
+def from_env(environ: Mapping[str, str], *, check_pipe: bool) -> FromEnv:
+    """See `Client.from_env_ext`."""
+    variable = next((name for name in VARIABLES if environ.get(name)), None)
+    if variable is None:
+        empty = next((name for name in VARIABLES if name in environ), None)
+        kind = FromEnvErrorKind.NO_ENV_VAR if empty is None else FromEnvErrorKind.NO_JOBSERVER
+        state = "not set" if empty is None else "set but empty"
+        text = f"no jobserver: {', '.join(VARIABLES)} are {state}; run this under make, or under `jobserver run`"
+        return FromEnv(None, FromEnvError(kind, empty, environ.get(empty or ""), text), empty, environ.get(empty or ""))
+    value = environ[variable]
+    auth = parse(value).auth
+    if auth is None:
+        text = f"no jobserver: {variable}={_short(value)} has no --jobserver-auth: run the tool above with -jN"
+        return FromEnv(None, FromEnvError(FromEnvErrorKind.NO_JOBSERVER, variable, value, text), variable, value)
+    try:
+        handle, descriptors = _open(auth, check_pipe)
+    except _Refused as refused:
+        text = f"{variable} has --jobserver-auth={_short(auth)}, but {refused.reason}"
+        return FromEnv(None, FromEnvError(refused.kind, variable, value, text), variable, value)
+    lib.jobserver_client_inherit(handle)
+    return FromEnv(Client._joined(handle, auth, descriptors), None, variable, value)
+
+
+def open_auth(auth: str) -> Client:
+    """See `Client.open`."""
+    try:
+        handle, descriptors = _open(auth, check_pipe=False)
+    except _Refused as refused:
+        text = f"the address {_short(auth)} cannot be used: {refused.reason}"
+        raise FromEnvError(refused.kind, None, auth, text) from None
+    return Client._joined(handle, auth, descriptors)
+
+
+def _short(text: str, most: int = 200) -> str:
+    """A value for a message: on one line, printable, and not too long."""
+    text = text if len(text) <= most else text[:most] + "…"
+    return repr(text)
+
+
+def _open(auth: str, check_pipe: bool) -> tuple[Any, tuple[int, ...]]:
+    """Joins the pool at an address. Returns the core's client and the descriptors that children must inherit."""
+    if auth.startswith("fifo:"):
+        return _open_path(auth.removeprefix("fifo:")), ()
+    numbers = _descriptors(auth)
+    if min(numbers) < 0:
+        raise _Refused(
+            FromEnvErrorKind.NEGATIVE_FD,
+            "a negative descriptor says that make disabled the jobserver for this recipe line: mark it with `+`",
+        )
+    for number, for_writing in zip(numbers, (False, True), strict=True):
+        _check_descriptor(number, for_writing, check_pipe)
+    out = ffi.new("jobserver_client **")
+    check(lib.jobserver_client_open_descriptors(*numbers, out))
+    return ffi.gc(out[0], lib.jobserver_client_free), numbers
+
+
+def _descriptors(auth: str) -> tuple[int, int]:
+    """The two numbers of "R,W"."""
+    parts = auth.split(",")
+    if len(parts) == 1 and auth and not auth.isdecimal():
+        raise _Refused(
+            FromEnvErrorKind.UNSUPPORTED,
+            "that is the name of a semaphore (Windows) or a style that this version does not know: POSIX has R,W and "
+            "fifo:PATH",
+        )
+    if len(parts) != 2 or not all(_is_number(part) for part in parts):
+        raise _Refused(
+            FromEnvErrorKind.CANNOT_PARSE,
+            "that is neither two descriptors (R,W) nor fifo:PATH: see what put it there",
+        )
+    first, second = map(int, parts)
+    return first, second
+
+
+def _is_number(text: str) -> bool:
+    digits = text.removeprefix("-")
+    return digits.isdecimal() and digits.isascii() and len(digits) <= 10 and int(digits) <= _LARGEST_DESCRIPTOR
+
+
+def _check_descriptor(number: int, for_writing: bool, check_pipe: bool) -> None:
+    """Raises _Refused unless the descriptor can be that end of a pool."""
+    code = lib.jobserver_check_descriptor(number, for_writing)
+    if code == -EBADF:
+        raise _Refused(
+            FromEnvErrorKind.CANNOT_OPEN_FD,
+            f"descriptor {number} is closed in this process: mark the recipe line with `+`, and let every program "
+            f"between make and this one keep it open (in Python: pass_fds)",
+        )
+    if code == lib.JOBSERVER_WRONG_DIRECTION:
+        verb = "writing" if for_writing else "reading"
+        raise _Refused(
+            FromEnvErrorKind.CANNOT_OPEN_FD,
+            f"descriptor {number} is not open for {verb}: the order is R,W, or another file took the number",
+        )
+    if code == lib.JOBSERVER_NOT_A_PIPE:
+        raise _Refused(
+            FromEnvErrorKind.NOT_A_PIPE,
+            f"descriptor {number} is neither a pipe nor a socket nor a device: another file took the number; mark the "
+            f"recipe line with `+`",
+        )
+    check(code)
+    if check_pipe and not stat.S_ISFIFO(os.fstat(number).st_mode):
+        raise _Refused(FromEnvErrorKind.NOT_A_PIPE, f"descriptor {number} is not a pipe, as check_pipe=True demands")
+
+
+def _open_path(path: str) -> Any:
+    """Joins the pool behind a fifo or a character device."""
+    if not path:
+        raise _Refused(FromEnvErrorKind.CANNOT_PARSE, "nothing stands behind `fifo:`: see what put it there")
+    out = ffi.new("jobserver_client **")
+    code = lib.jobserver_client_open_path(os.fsencode(path), out) if "\0" not in path else -EBADF
+    if code == lib.JOBSERVER_NOT_A_PIPE:
+        raise _Refused(FromEnvErrorKind.NOT_A_PIPE, f"{path!r} is neither a fifo nor a character device")
+    if code < 0:
+        raise _Refused(
+            FromEnvErrorKind.CANNOT_OPEN_PATH,
+            f"{path!r} cannot be opened ({os.strerror(-code)}): its maker has ended, or the path is not visible here "
+            f"(a container, another user)",
+        )
+    handle = ffi.gc(out[0], lib.jobserver_client_free)
+    address(handle)
+    return handle

@@ -1,0 +1,46 @@
+"""Builds the C core as a cffi extension. Everything else about the project is declared in pyproject.toml."""
+
+import os
+import platform
+import sysconfig
+from pathlib import Path
+
+from cffi import FFI
+from setuptools import setup
+
+CORE = Path(__file__).parent / "csrc"
+HEADER = CORE / "jobserver.h"
+OPENING, CLOSING = "/* [declarations]", "/* [/declarations] */"
+
+# cffi uses the limited API on its own; only the tag of the wheel must be asked for, where there is a limited API.
+LIMITED_API = platform.python_implementation() == "CPython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+# For developers: JOBSERVER_FFI_CFLAGS adds compiler and linker flags, to try sanitizers or JOBSERVER_PORTABLE.
+EXTRA_FLAGS = os.environ.get("JOBSERVER_FFI_CFLAGS", "").split()
+UNIX_FLAGS = ["-std=c11", "-fvisibility=hidden", "-Wall", "-Wextra"]
+
+
+def declarations() -> str:
+    """The part of the public header that cffi is to read: between the marks, from the line after the first one."""
+    text = HEADER.read_text(encoding="utf-8")
+    text = text[text.index(OPENING) : text.index(CLOSING)]
+    return text.partition("*/")[2]
+
+
+ffibuilder = FFI()
+ffibuilder.cdef(declarations())
+ffibuilder.set_source(
+    "jobserver_ffi._core",
+    '#include "jobserver.h"',
+    include_dirs=["csrc"],
+    sources=sorted(f"csrc/{path.name}" for path in CORE.glob("*.c")),
+    depends=sorted(f"csrc/{path.name}" for path in CORE.glob("*.h")),
+    extra_compile_args=EXTRA_FLAGS if os.name == "nt" else UNIX_FLAGS + EXTRA_FLAGS,
+    extra_link_args=EXTRA_FLAGS,
+)
+
+if __name__ == "__main__":
+    setup(
+        cffi_modules=["setup.py:ffibuilder"],
+        options={"bdist_wheel": {"py_limited_api": "cp310"}} if LIMITED_API else {},
+    )

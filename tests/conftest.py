@@ -1,0 +1,183 @@
+"""Fixtures that all tests share: the check that every pool is whole, and the real tools."""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+import jobserver_ffi.client
+from jobserver_ffi import Client
+
+PATH = os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ.get("PATH", os.defpath), "/usr/bin", "/usr/local/bin"])
+
+# The tests must not run under the jobserver, the verbosity or the temporary settings of whoever started them.
+for name in ("MAKEFLAGS", "CARGO_MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
+    os.environ.pop(name, None)
+
+
+def missing(what: str) -> NoReturn:
+    """Skips the test and names what is missing; in CI nothing may be missing."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"not on this machine: {what}")
+    pytest.skip(f"not on this machine: {what}")
+
+
+def in_pipe(descriptor: int) -> int:
+    """How many bytes are in a pipe."""
+    return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4))[0])
+
+
+def wait_until_asleep_in_pipe(thread: threading.Thread) -> None:
+    """Returns when the thread sleeps in the kernel's wait for a pipe, or for an epoll that watches one."""
+    place = Path(f"/proc/self/task/{thread.native_id}/wchan")
+    end = time.monotonic() + 30
+    while not any(name in place.read_text() for name in ("pipe_read", "ep_poll", "epoll_wait")):
+        assert thread.is_alive() and time.monotonic() < end, "the thread never slept"
+        os.sched_yield()
+
+
+class TokenPipe:
+    """A pool that a test made itself, as make would, with tokens of distinct bytes."""
+
+    def __init__(self, tokens: bytes) -> None:
+        self.tokens = tokens
+        self.read_fd, self.write_fd = os.pipe()
+        os.write(self.write_fd, tokens)
+        self.clients: list[Client] = []
+
+    @property
+    def auth(self) -> str:
+        return f"{self.read_fd},{self.write_fd}"
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """An environment as make hands it to a recipe."""
+        return {"MAKEFLAGS": f" -j{len(self.tokens) + 1} --jobserver-auth={self.auth}"}
+
+    def client(self) -> Client:
+        """A client that knows the address only, so it has no implicit slot. It is closed after the test."""
+        self.clients.append(Client.open(self.auth))
+        return self.clients[-1]
+
+    def content(self) -> bytes:
+        """What is in the pipe; it is put back in another order."""
+        count = in_pipe(self.read_fd)
+        found = os.read(self.read_fd, count) if count else b""
+        os.write(self.write_fd, found)
+        return bytes(sorted(found))
+
+    def close(self) -> None:
+        os.close(self.read_fd)
+        os.close(self.write_fd)
+
+
+@pytest.fixture(autouse=True)
+def whole(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], TokenPipe]]:
+    """After every test every pool is whole: those that clients made, and those made by calling this fixture.
+
+    Two witnesses: the number of tokens in the pools of our own making, and the very bytes in the pipes of the test's.
+    """
+    clients: list[weakref.ref[Client]] = []
+    pipes: list[TokenPipe] = []
+    begin = jobserver_ffi.client.Client._begin
+
+    def watched(self: Client, *args: object) -> None:
+        begin(self, *args)  # type: ignore[arg-type]
+        clients.append(weakref.ref(self))
+
+    def make_pipe(tokens: bytes) -> TokenPipe:
+        pipes.append(TokenPipe(tokens))
+        return pipes[-1]
+
+    monkeypatch.setattr(jobserver_ffi.client.Client, "_begin", watched)
+    yield make_pipe
+    gc.collect()
+    for client in filter(None, (reference() for reference in clients)):
+        if not client._closed:
+            if client.limit is not None:
+                assert client.available() == client.limit, f"{client} lost tokens, or made some up"
+            client.close()
+    for pipe in pipes:
+        for client in pipe.clients:
+            client.close()
+        assert pipe.content() == bytes(sorted(pipe.tokens)), "the pipe does not hold the tokens that were put into it"
+        pipe.close()
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A real program: where it is and what it says of its version."""
+
+    path: str
+    version: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{Path(self.path).name} {'.'.join(map(str, self.version))}"
+
+
+def version_of(path: str) -> tuple[int, ...]:
+    """The first version number that the program prints."""
+    printed = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"\d+(\.\d+)+", printed)
+    return tuple(map(int, found.group().split("."))) if found else ()
+
+
+def find_make(version: str) -> Tool | None:
+    """A GNU make of this version on the path, in the environment of the tests, or named by GNU_MAKE_<version>."""
+    named = os.environ.get("GNU_MAKE_" + version.replace(".", "_"))
+    places = [named] if named else [str(Path(place) / name) for place in PATH.split(os.pathsep) for name in ("make", "gmake")]
+    for path in places:
+        if os.access(path, os.X_OK):
+            tool = Tool(path, version_of(path))
+            if ".".join(map(str, tool.version)) == version:
+                return tool
+    return None
+
+
+def need_make(version: str) -> Tool:
+    return find_make(version) or missing(f"GNU make {version}")
+
+
+@pytest.fixture(scope="session")
+def make43() -> Tool:
+    return need_make("4.3")
+
+
+@pytest.fixture(scope="session")
+def make441() -> Tool:
+    return need_make("4.4.1")
+
+
+@pytest.fixture(scope="session", params=["4.3", "4.4.1"])
+def gnu_make(request: pytest.FixtureRequest) -> Tool:
+    """Both makes, one after the other."""
+    return need_make(request.param)
+
+
+@pytest.fixture(scope="session")
+def ninja() -> Tool:
+    path = shutil.which("ninja", path=PATH)
+    tool = Tool(path, version_of(path)) if path else None
+    return tool if tool and tool.version >= (1, 13) else missing("ninja 1.13 or newer")
+
+
+@pytest.fixture(scope="session")
+def cargo() -> Tool:
+    path = shutil.which("cargo", path=PATH)
+    return Tool(path, version_of(path)) if path else missing("cargo")

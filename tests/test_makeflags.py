@@ -1,0 +1,709 @@
+"""MAKEFLAGS: tables, properties against a slow reference, and both real makes as the judge."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from jobserver_ffi.makeflags import MakeFlags, escape, merge, parse, remove_auth
+
+# ---------------------------------------------------------------------------------------------------------- tables
+
+
+@pytest.mark.parametrize(
+    ("value", "auth"),
+    [
+        ("", None),
+        ("k", None),
+        (" -j3 --jobserver-auth=3,4", "3,4"),
+        ("--jobserver-auth=3,4", "3,4"),
+        (" -j --jobserver-fds=3,4 --jobserver-auth=5,6", "5,6"),
+        (" -j --jobserver-auth=5,6 --jobserver-fds=3,4", "5,6"),
+        (" --jobserver-fds=1,2 --jobserver-fds=3,4", "3,4"),
+        (" --jobserver-auth=1,2 --jobserver-auth=3,4", "3,4"),
+        (" --jobserver-auth=1,2 --jobserver-auth=-2,-2", "-2,-2"),
+        ("k\t-j3\t--jobserver-auth=3,4\t-s", "3,4"),
+        (" -j3 --jobserver-auth=fifo:/a\\ b/c -- X=1", "fifo:/a b/c"),
+        (" --jobserver-auth=fifo:/a\\\\\\\tb$$c$d", "fifo:/a\\\tb$c$d"),
+        (" --jobserver-auth=fifo:/a\nb", "fifo:/a\nb"),
+        (" --jobserver-auth=fifo:/\udcff\u00a0", "fifo:/\udcff\u00a0"),
+        (" --jobserver-auth=fifo:/a\\", "fifo:/a\\"),
+        (" --jobserver-auth=gmake_semaphore_1234", "gmake_semaphore_1234"),
+        (" --jobserver-auth=", ""),
+        (" --jobserver-auth", None),
+        (" --jobserver-auth 3,4", "3,4"),
+        (" --jobserver-au=3,4", "3,4"),
+        (" --jobserver=3,4", None),
+        (" -jobserver-auth=3,4", None),
+        (" CFLAGS=--jobserver-auth=9,9", None),
+        ("CFLAGS=--jobserver-auth=9,9", None),
+        (" CFLAGS=x\\ --jobserver-auth=9,9", None),
+        (" --jobserver-auth=3,4 -- --jobserver-auth=9,9", "3,4"),
+        (" -- CFLAGS=x --jobserver-auth=9,9", None),
+        (" -I --jobserver-auth=9,9", None),
+        ("kI --jobserver-auth=9,9", None),
+        (" --eval --jobserver-auth=9,9", None),
+        (" --eval=--jobserver-auth=9,9", None),
+        (" -I -- --jobserver-auth=3,4", "3,4"),
+        (" -O --jobserver-auth=3,4", "3,4"),
+        (" -j --jobserver-auth=3,4", "3,4"),
+    ],
+)
+def test_auth(value: str, auth: str | None) -> None:
+    assert parse(value).auth == auth
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("n", True),
+        (" n", True),
+        ("\nkn", True),
+        ("kns -j3", True),
+        (" -n", True),
+        (" -k -sn", True),
+        (" -j3 --dry-run", True),
+        (" --just-print", True),
+        (" --recon", True),
+        (" --dry", True),
+        ("", False),
+        ("k n", False),
+        ("n=1", False),
+        ("CFLAGS=n", False),
+        (" --no-print-directory", False),
+        (" -- n", False),
+        (" -- -n", False),
+        ("-- n", False),
+        ("kWn", False),
+        ("kW n", False),
+        (" -Ian -on -fn -Cn -En -On -ln -jn", False),
+        (" -I -n", False),
+    ],
+)
+def test_dry_run(value: str, expected: bool) -> None:
+    assert parse(value).dry_run is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "jobs", "load"),
+    [
+        ("", None, None),
+        (" -j3 -l2.5", 3, 2.5),
+        ("kj3", 3, None),
+        ("j", 0, None),
+        (" -j", 0, None),
+        (" -j3 -j", 0, None),
+        (" -j -j3", 3, None),
+        (" -j 3", 3, None),
+        ("kj 3", 3, None),
+        (" -j 3x", 0, None),
+        (" -j -l 4", 0, 4.0),
+        (" --jobs=3 --load-average=1", 3, 1.0),
+        (" --jobs 3 --max-load .5", 3, 0.5),
+        (" --jobs", 0, None),
+        (" -j2 -j0 -jx -j3x -j-1 --jobs= -j\u0663", 2, None),
+        (" -j2 -j9999999999 -j" + "9" * 10_000, 2, None),
+        (" -l1e+06", None, 1e6),
+        (" -l2 -l", None, None),
+        (" -l2 -l-1", None, None),
+        (" -l2 -lx", None, None),
+        (" -l1.2.3", None, None),
+        (" -lnan", None, None),
+        (" -- -j3 -l3", None, None),
+        (" -I -j3", None, None),
+    ],
+)
+def test_jobs_and_load(value: str, jobs: int | None, load: float | None) -> None:
+    flags = parse(value)
+    assert (flags.jobs, flags.load) == (jobs, load)
+
+
+@pytest.mark.parametrize(
+    ("value", "jobs", "expected"),
+    [
+        ("", 3, " -j3 --jobserver-auth=X"),
+        ("", 0, " -j --jobserver-auth=X"),
+        ("", None, " --jobserver-auth=X"),
+        (" \n", 3, " -j3 --jobserver-auth=X"),
+        ("k", 3, "k -j3 --jobserver-auth=X"),
+        ("kj7", 3, "k -j3 --jobserver-auth=X"),
+        ("kj 7 -s", 3, "k -s -j3 --jobserver-auth=X"),
+        ("j7", 3, " -j3 --jobserver-auth=X"),
+        (" -kj7", 3, " -k -j3 --jobserver-auth=X"),
+        ("k -j7 --jobserver-auth=3,4", 3, "k -j3 --jobserver-auth=X"),
+        ("k -j7 --jobserver-auth=3,4", None, "k -j7 --jobserver-auth=X"),
+        (" -j --jobserver-fds=3,4 --jobserver-auth=3,4", 2, " -j2 --jobserver-auth=X"),
+        (" -j7\t--trace  -s -- A=1 ", 3, "\t--trace  -s -j3 --jobserver-auth=X -- A=1"),
+        (" -- -j7 --jobserver-auth=3,4", 3, " -j3 --jobserver-auth=X -- -j7 --jobserver-auth=3,4"),
+        ("\n-- A=1", 3, " -j3 --jobserver-auth=X -- A=1"),
+        ("-- A=1", 3, " -j3 --jobserver-auth=X -- A=1"),
+        (" -j7 A=a\\ b\\\\", 3, " A=a\\ b\\\\ -j3 --jobserver-auth=X"),
+        # What would swallow the new flags, or change its meaning beside them.
+        (" -k\\", 3, " -k\\\\ -j3 --jobserver-auth=X"),
+        (" A=$", 3, " A=$$ -j3 --jobserver-auth=X"),
+        (" -k -I", 3, " -k -j3 --jobserver-auth=X -I"),
+        ("kI", 3, " -j3 --jobserver-auth=X -kI"),
+        ("\\kI", 3, " -j3 --jobserver-auth=X -\\kI"),
+        (" --jobserver-auth", 3, " -j3 --jobserver-auth=X"),
+        (" -j7 k", 3, " - k -j3 --jobserver-auth=X"),
+        (" -j --jobserver-auth=3,4 5", None, " -j - 5 --jobserver-auth=X"),
+        ("-j7 \nA=1", 3, " - \nA=1 -j3 --jobserver-auth=X"),
+        ("k-j7", 3, "k- -j3 --jobserver-auth=X"),
+        (" -k-j7", 3, " -k- -j3 --jobserver-auth=X"),
+    ],
+)
+def test_merge(value: str, jobs: int | None, expected: str) -> None:
+    assert merge(value, "X", jobs) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("", ""),
+        (" -j7", " -j7"),
+        ("kj7 -- --jobserver-auth=3,4", "kj7 -- --jobserver-auth=3,4"),
+        (" -j7 --jobserver-auth=3,4", ""),
+        ("kj7 --jobserver-auth=3,4 -s -- A=a\\ b ", "k -s -- A=a\\ b"),
+        (" -l2 -j --jobserver-fds=3,4 --jobserver-auth=3,4 --trace", " -l2 --trace"),
+        ("--jobserver-auth=3,4 k", " - k"),
+        (" -I --jobserver-auth=3,4", " -I --jobserver-auth=3,4"),
+    ],
+)
+def test_remove_auth(value: str, expected: str) -> None:
+    assert remove_auth(value) == expected
+
+
+def test_escape() -> None:
+    assert escape("fifo:/a b\tc\\d$e\n") == "fifo:/a\\ b\\\tc\\\\d$$e\n"
+
+
+def test_makeflags_is_a_value() -> None:
+    flags = parse("n -j3 -l2 --jobserver-auth=3,4")
+    assert repr(flags) == "MakeFlags(auth='3,4', dry_run=True, jobs=3, load=2.0)"
+    assert flags == MakeFlags("3,4", True, 3, 2.0)
+    for other in (("3,5", True, 3, 2.0), ("3,4", False, 3, 2.0), ("3,4", True, 4, 2.0), ("3,4", True, 3, None)):
+        assert flags != MakeFlags(*other)
+    assert flags != "n"
+    with pytest.raises(AttributeError):
+        flags.auth = None
+    with pytest.raises(AttributeError):
+        flags.extra = 1
+    assert flags.auth == "3,4"
+
+
+def test_importing_is_cheap() -> None:
+    code = (
+        "import sys; exec(open(sys.argv[1]).read()); print(sorted({'re', 'typing', 'enum', 'cffi'} & set(sys.modules)))"
+    )
+    module = sys.modules[parse.__module__].__file__
+    assert module is not None
+    command = [sys.executable, "-I", "-S", "-c", code, module]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# ------------------------------------------------------------------------------------------------------ properties
+
+_LETTERS_WITH_ARGUMENT = "CEIWfo"
+_LONG_WITH_ARGUMENT = {
+    *("directory", "eval", "include-dir", "file", "makefile", "old-file", "assume-old"),
+    *("what-if", "new-file", "assume-new", "jobserver-auth", "jobserver-fds", "jobserver-style"),
+    *("sync-mutex", "temp-stdin"),
+}
+_LONG_OTHER = {"jobs", "load-average", "max-load", "output-sync", "just-print", "dry-run", "recon"}
+
+
+def full_name(name: str) -> str:
+    names = _LONG_WITH_ARGUMENT | _LONG_OTHER
+    matches = [n for n in names if n == name] or [n for n in names if n[: len(name)] == name]
+    # Two names of one flag are as ambiguous as those of two.
+    return matches[0] if len(matches) == 1 else "?"
+
+
+def reference(value: str) -> tuple[list[tuple[str, str | None]], list[str]]:
+    """All flags of a value in order, operands as ("", word), and the words after `--`."""
+    text = re.sub(r"\$\$", "$", value).lstrip(" \t\n\v\f\r")
+    words = [re.sub(r"\\(.)", r"\1", w, flags=re.S) for w in re.findall(r"(?:\\.|[^\\ \t]|\\\Z)+", text, re.S)]
+    if words and "=" not in words[0] and not words[0].startswith("-"):
+        words[0] = "-" + words[0]
+    flags: list[tuple[str, str | None]] = []
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            break
+        if word.startswith("--"):
+            name, argument = (*word[2:].split("=", 1), None)[:2]
+            letters = [full_name(name or "")]
+        elif word.startswith("-"):
+            found = re.fullmatch(r"-([^CEIOWfjlo]*)(?:([CEIOWfjlo])(.+)?)?", word, re.S)
+            assert found
+            flags += [(letter, None) for letter in found[1]]
+            letters, argument = [found[2]] if found[2] else [], found[3]
+        else:
+            flags.append(("", word))
+            continue
+        for letter in letters:
+            if argument is None and words and _reference_takes(letter, words[0]):
+                argument = words.pop(0)
+            flags.append((letter, argument))
+    return flags, words
+
+
+def _reference_takes(flag: str, word: str) -> bool:
+    if flag in ("j", "jobs"):
+        return re.fullmatch("[0-9]+", word) is not None
+    if flag in ("l", "load-average", "max-load"):
+        return re.match("[0-9.]", word) is not None
+    return flag in _LONG_WITH_ARGUMENT or flag in list(_LETTERS_WITH_ARGUMENT)
+
+
+def reference_parse(value: str) -> MakeFlags:
+    flags, _ = reference(value)
+    jobs: int | None = None
+    load: float | None = None
+    for name, argument in flags:
+        if name in ("j", "jobs"):
+            if argument is None:
+                jobs = 0
+            elif re.fullmatch("[0-9]{1,9}", argument) and int(argument):
+                jobs = int(argument)
+        if name in ("l", "load-average", "max-load"):
+            number = re.fullmatch(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", argument or "")
+            load = float(number[0]) if number else None
+    given_auth = [a for n, a in flags if n == "jobserver-auth" and a is not None]
+    given_fds = [a for n, a in flags if n == "jobserver-fds" and a is not None]
+    dry_run = any(n in ("n", "just-print", "dry-run", "recon") for n, _ in flags)
+    auths = given_auth or given_fds
+    return MakeFlags(auths[-1] if auths else None, dry_run, jobs, load)
+
+
+def others(value: str, *, jobs: bool) -> list[tuple[str, str | None]]:
+    """The flags that are not the jobserver's (nor -j, unless JOBS); a lone `-` says nothing."""
+    gone = ["jobserver-auth", "jobserver-fds", *([] if jobs else ["j", "jobs"])]
+    return [flag for flag in reference(value)[0] if flag[0] not in gone and flag != ("", "-")]
+
+
+WORDS = st.sampled_from(
+    [
+        *(" --jobserver-auth=3,4", " --jobserver-auth=a\\ b", " --jobserver-fds=5,6", " --jobserver-auth"),
+        *(
+            " --jobserver-f=1",
+            "--jobserver-auth= ",
+            "k",
+            "n",
+            "j",
+            "kj3",
+            "I",
+            "kI",
+            "-j3",
+            " -kj3",
+            " -j",
+            " -j 4",
+            " -j x",
+        ),
+        *(
+            " --jobs=3",
+            " --jobs",
+            " -l2.5",
+            " -l",
+            " -l 1",
+            " --load-average 3",
+            " -I",
+            " -Ix",
+            " -f",
+            " -C",
+            " --eval",
+        ),
+        *(
+            " --eval=--jobserver-auth=9",
+            " -O",
+            " -Oline",
+            " -n",
+            " --dry-run",
+            " --no-print-directory",
+            " --trace",
+            " --",
+        ),
+        *(" -- ", " -", " ---", " A=1", " A=a\\ --jobserver-auth=9", "3", " 3", "\\", "$", "$$", " ", "\t", "\n"),
+    ]
+)
+SMALL = st.text(alphabet="jlnkIO-=a3. \t\n\\$\udcff", max_size=12)
+VALUES = st.one_of(
+    st.lists(st.one_of(WORDS, SMALL), max_size=8).map("".join),
+    st.text(),
+    st.text(st.characters(categories=["Cs", "L"])),
+)
+AUTHS = st.one_of(SMALL, st.text(st.characters(exclude_characters="\0")), st.sampled_from(["3,4", "fifo:/a b", "--"]))
+JOBS = st.one_of(st.none(), st.integers(0, 999_999_999))
+
+
+@given(VALUES)
+@example("--d=")
+@example("-j -l")
+def test_parse_agrees_with_the_reference(value: str) -> None:
+    assert parse(value) == reference_parse(value)
+
+
+@given(VALUES, AUTHS, JOBS)
+@example("$\\", "", None)
+def test_merged_is_what_is_read(value: str, auth: str, jobs: int | None) -> None:
+    before, after = parse(value), parse(merge(value, auth, jobs))
+    assert after == MakeFlags(auth, before.dry_run, before.jobs if jobs is None else jobs, before.load)
+    assert reference_parse(merge(value, auth, jobs)).auth == auth
+
+
+@given(VALUES, AUTHS, JOBS)
+def test_merging_twice_is_merging_once(value: str, auth: str, jobs: int | None) -> None:
+    once = merge(merge(value, "9,9", 5 if jobs else jobs), auth, jobs)
+    assert merge(once, auth, jobs) == once == merge(value, auth, jobs)
+
+
+@given(VALUES, AUTHS, JOBS)
+def test_merging_keeps_the_other_flags(value: str, auth: str, jobs: int | None) -> None:
+    merged = merge(value, auth, jobs)
+    assert others(merged, jobs=jobs is None) == others(value, jobs=jobs is None)
+    assert reference(merged)[1] == reference(value)[1]
+
+
+@given(VALUES)
+def test_removing_keeps_the_other_flags(value: str) -> None:
+    removed = remove_auth(value)
+    assert parse(removed).auth is None
+    assert remove_auth(removed) == removed
+    had = any(flag in ("jobserver-auth", "jobserver-fds") for flag, _ in reference(value)[0])
+    assert others(removed, jobs=not had) == others(value, jobs=not had)
+    assert had or removed == value
+    assert reference(removed)[1] == reference(value)[1]
+
+
+@given(AUTHS)
+def test_escaped_is_one_word(auth: str) -> None:
+    assert reference(f" --eval={escape(auth)} -k") == ([("eval", auth), ("k", None)], [])
+
+
+@pytest.mark.parametrize(
+    "unit", ["\\", "$", " ", "n", "-", "\\ ", "a ", " -j", " -I", "--jobserver-auth=3,4 ", "1", " -kj3 k", "\\$ "]
+)
+def test_time_is_linear(unit: str) -> None:
+    def seconds(size: int) -> float:
+        value = "-j" + unit * (size // len(unit))
+        times = []
+        for _ in range(2):
+            start = time.process_time()
+            parse(value), merge(value, "3,4", 3), remove_auth(value)
+            times.append(time.process_time() - start)
+        return min(times)
+
+    assert seconds(1 << 18) < 0.05 + 24 * seconds(1 << 15)  # 8 times the size; what is quadratic takes 64 times as long
+
+
+def test_a_mebibyte_is_read() -> None:
+    value = "k -j3 --jobserver-auth=3,4 -- " + "A=\\ \\\\ " * (1 << 18)
+    assert len(value) > 1 << 20
+    assert parse(value).auth == "3,4"
+    assert merge(value, "5,6", None) == value.replace("3,4", "5,6").rstrip(" ")
+
+
+# ------------------------------------------------------------------------------------------------------ real makes
+
+
+def find_make(version: str) -> str | None:
+    """The GNU make of this version that is found first."""
+    folders = [os.path.join(sys.prefix, "bin"), *os.get_exec_path(), "/usr/bin", "/usr/local/bin"]
+    for folder in dict.fromkeys(folders):
+        for name in ("make", "gmake", f"make-{version}"):
+            program = shutil.which(name, path=folder)
+            if program is None:
+                continue
+            shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+            if shown.partition("\n")[0] == f"GNU Make {version}":
+                return program
+    return None
+
+
+@pytest.fixture(params=["4.3", "4.4.1"])
+def gnu_make(request: pytest.FixtureRequest) -> str:
+    program = find_make(request.param)
+    if program is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"GNU make {request.param} is missing")
+        pytest.skip(f"GNU make {request.param} is missing")
+    return program
+
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run_make(gnu_make: str, tmp_path: Path) -> Run:
+    """Run the make on a makefile; its `dump` shows MAKEFLAGS and FOO as a recipe gets them."""
+    dump = tmp_path / "dump.py"
+    dump.write_text(
+        "import os; open('seen', 'wb').write(b'%s|%s' % tuple(map(os.environb.get, (b'MAKEFLAGS', b'FOO'))))"
+    )
+
+    def run(
+        *arguments: str, makefile: str = "all:\n\t+@$(dump)\n", pass_fds: tuple[int, ...] = (), **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "seen").unlink(missing_ok=True)
+        (tmp_path / "Makefile").write_text(f"dump := '{sys.executable}' -S dump.py\n{makefile}")
+        unwanted = ("MAKEFLAGS", "MFLAGS", "GNUMAKEFLAGS", "MAKELEVEL", "POSIXLY_CORRECT", "FOO")
+        env = {name: text for name, text in os.environ.items() if name not in unwanted}
+        env.update({"LC_ALL": "C", "FOO": "-", **environ})
+        return subprocess.run(
+            [gnu_make, *arguments],
+            cwd=tmp_path,
+            env=env,
+            pass_fds=pass_fds,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def seen(tmp_path: Path) -> tuple[str, str]:
+    makeflags, _, foo = os.fsdecode((tmp_path / "seen").read_bytes()).rpartition("|")
+    return makeflags, foo
+
+
+def is_fifo_make(gnu_make: str) -> bool:
+    return gnu_make == find_make("4.4.1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["-j3"], MakeFlags("X", False, 3, None)),
+        (["-j3", "-k", "-l2.5", "-s"], MakeFlags("X", False, 3, 2.5)),
+        (["-j3", "-kn"], MakeFlags("X", True, 3, None)),
+        (["-j3", "-l1000000", "-Orecurse", "-In", "-I", "a b", "-Wx", "--trace"], MakeFlags("X", False, 3, 1e6)),
+        (["-j3", "FOO=--jobserver-auth=9,9", "BAR=n -n\n--jobserver-auth=9,9"], MakeFlags("X", False, 3, None)),
+        (["-j3", "--eval=FOO = a --jobserver-auth=9,9 $$"], MakeFlags("X", False, 3, None)),
+        (["-j"], MakeFlags(None, False, 0, None)),
+        (["-n"], MakeFlags(None, True, None, None)),
+        ([], MakeFlags(None, False, None, None)),
+        (["FOO=n"], MakeFlags(None, False, None, None)),
+    ],
+)
+@pytest.mark.parametrize("style", ["default", "pipe"])
+def test_what_make_writes(
+    gnu_make: str, run_make: Run, tmp_path: Path, style: str, arguments: list[str], expected: MakeFlags
+) -> None:
+    is_fifo = is_fifo_make(gnu_make)
+    if style == "pipe" and is_fifo:
+        arguments = ["--jobserver-style=pipe", *arguments]
+    odd = tmp_path / "a b\\c"
+    odd.mkdir()
+    result = run_make(*arguments, TMPDIR=str(odd))
+    assert result.returncode == 0, result.stderr
+    flags = parse(seen(tmp_path)[0])
+    if expected.auth is not None:
+        auth = rf"fifo:{re.escape(str(odd))}/\w+" if is_fifo and style == "default" else r"\d+,\d+"
+        assert flags.auth is not None and re.fullmatch(auth, flags.auth)
+        expected = MakeFlags(flags.auth, expected.dry_run, expected.jobs, expected.load)
+    assert flags == expected
+
+
+def told(result: subprocess.CompletedProcess[str]) -> str | None:
+    """The jobserver that make read: neither make knows these, both name them."""
+    match = re.search("invalid --jobserver-auth string '([^']*)'", result.stderr)
+    return match[1] if match else None
+
+
+# 4.4.1 stops at a flag that it does not know and at a word that is none, 4.3 does not.
+REFUSED = [
+    " -I",
+    "kI",
+    "\\kI",
+    " -k\\",
+    " -k -f",
+    " --jobserver-auth",
+    " -j4 k --jobserver-auth=zz",
+    " -j --jobserver-auth=zz 5",
+    " -j5x --jobserver-auth=zz",
+    " --jobserver=yy --jobserver-auth=zz",
+]
+READ = [
+    "",
+    " -k",
+    " -j3 --jobserver-auth=zz",
+    "k --jobserver-auth=zz -s",
+    "kj3 --jobserver-auth=zz",
+    "kj 3 --jobserver-auth=zz",
+    "-j\t3\t\t--jobserver-auth=zz",
+    "\n\v k --jobserver-auth=zz",
+    " --jobserver-auth=y --jobserver-auth=zz",
+    " --jobserver-fds=y --jobserver-auth=zz",
+    " --jobserver-fds=y --jobserver-fds=zz",
+    " --jobserver-fds zz",
+    " --jobserver-au=zz",
+    " -j3 --jobserver-auth=z\\ z\\\\z\\zz$$z\\$$\\\tz",
+    " -j3 --jobserver-auth=z\nz",
+    " -j3 --jobserver-auth=z\u00a0z\udca0",
+    " -j3 --jobserver-auth=zz\\",
+    " -j3 --jobserver-auth=zz$",
+    " A=1 --jobserver-auth=zz -- B=2 --jobserver-auth=9",
+    "A=--jobserver-auth=9 -- --jobserver-auth=9",
+    " -- --jobserver-auth=9",
+    " -I --jobserver-auth=9",
+    "kI --jobserver-auth=9",
+    " -I -- --jobserver-auth=zz -- A=1",
+    " --include-dir --jobserver-auth=9",
+    " --eval --jobserver-auth=9",
+    " -W --jobserver-auth=9 -o --jobserver-auth=9",
+    " -O --jobserver-auth=zz",
+    " -j --jobserver-auth=zz",
+    " -l --jobserver-auth=zz",
+    " --jobs --jobserver-auth=zz",
+    " - --jobserver-auth=zz",
+    " --jobserver-auth=zz -\\- --jobserver-auth=9",
+    " A=1\\",
+    " A=1$",
+]
+
+
+@pytest.mark.parametrize("value", READ)
+def test_reads_as_make_does(run_make: Run, value: str) -> None:
+    assert told(run_make(MAKEFLAGS=value)) == parse(value).auth
+
+
+@pytest.mark.parametrize("value", READ + REFUSED)
+def test_make_reads_what_was_merged(run_make: Run, value: str) -> None:
+    refuses = "Usage:" in run_make(MAKEFLAGS=value).stderr
+    for auth in ("zz1", "z z\\\t$y$$\\z\u00e4\udcff"):
+        for jobs in (None, 3):
+            result = run_make(MAKEFLAGS=merge(value, auth, jobs))
+            assert told(result) == auth or (refuses and "Usage:" in result.stderr), result.stderr
+
+
+@pytest.mark.parametrize("value", [v for v in READ + REFUSED if "zz" in v])
+def test_make_sees_no_jobserver_once_removed(run_make: Run, value: str) -> None:
+    before = run_make(MAKEFLAGS=value)
+    assert told(before) is not None or "Usage:" in before.stderr
+    assert told(run_make(MAKEFLAGS=remove_auth(value))) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            "n",
+            " n",
+            "kn",
+            "\tkn",
+            " -n",
+            " --dry-run",
+            " --dry",
+            " --just-print",
+            " --recon",
+            "kWn",
+            "kW n",
+            " -- n=1",
+        ),
+        *(" -j4", " -j 4", "j4", "kj 4", " -j4 -j", " --jobs=4", " --jobs 4", " -j004", " -j2 -j4", " -Ikn", " -I -n"),
+        *(" -l2.5", " -l 2.5", " -l .5", " -l2 -l", " -l-1", " -l1e1", " --load-average=3", " --max-load 3", " -l+2"),
+        *("kln", " -Oline", "n=1", "n\\=1", " -l 2 -j 3 -- A=1"),
+    ],
+)
+def test_other_flags_are_read_as_make_does(run_make: Run, tmp_path: Path, value: str) -> None:
+    result = run_make(MAKEFLAGS=value)
+    assert result.returncode == 0, result.stderr
+    by_make = parse(seen(tmp_path)[0])
+    flags = parse(value)
+    if value == "kln":  # Make takes a load that is no number for 0, which nobody can want.
+        assert (flags.load, by_make.load) == (None, 0.0)
+    else:
+        assert flags == MakeFlags(flags.auth, by_make.dry_run, by_make.jobs, by_make.load)
+
+
+MEETING = """
+all: a b c d e f
+	+@$(dump)
+a b c d e f:
+	@echo S >> log; for i in $$(seq 200); do \\
+		test $$(grep -c S log) -ge 3 && echo E >> log && exit 0; sleep 0.05; done; exit 1
+"""
+
+
+def peak(log: Path) -> int:
+    running = most = 0
+    for line in log.read_text().split():
+        running += 1 if line == "S" else -1
+        most = max(most, running)
+    return most
+
+
+@pytest.mark.parametrize("style", ["pipe", "fifo"])
+@pytest.mark.parametrize("value", ["", "k -j9 --jobserver-auth=98,99 -- FOO=1", "j2", " -j1 -k"])
+@pytest.mark.parametrize("jobs", [3, 0, None])
+def test_make_obeys_what_was_merged(
+    gnu_make: str, run_make: Run, tmp_path: Path, style: str, value: str, jobs: int | None
+) -> None:
+    pass_fds: tuple[int, ...] = ()
+    if style == "pipe":
+        pass_fds = read, write = os.pipe()
+        auth = f"{read},{write}"
+    else:
+        if not is_fifo_make(gnu_make):
+            pytest.skip("this make does not know fifos")
+        path = tmp_path / "a b$c"
+        os.mkfifo(path)
+        read = write = os.open(path, os.O_RDWR)
+        auth = f"fifo:{path}"
+    try:
+        os.write(write, b"xy")
+        result = run_make(makefile=MEETING, pass_fds=pass_fds, MAKEFLAGS=merge(value, auth, jobs))
+        assert (result.returncode, result.stderr) == (0, "")
+        assert os.read(read, 100) == b"++"  # all came back, but both makes write `+` whatever they have read
+    finally:
+        for fd in {read, write}:
+            os.close(fd)
+    assert peak(tmp_path / "log") == 3  # two tokens and the implicit slot; each job waits until three have begun
+    assert parse(seen(tmp_path)[0]).auth == auth or "$" in auth  # 4.4.1 does not escape `$` in what it hands on
+
+
+@pytest.mark.parametrize(
+    "foo", ["a b $$x", "a\\b\tc  ", "--jobserver-auth=9,9", "a\n-n", "$$$$x", "\\", "-- -n", "\u00e4 \udcff"]
+)
+def test_variables_and_keep_going_survive(run_make: Run, tmp_path: Path, foo: str) -> None:
+    outer = run_make("-k", "-j2", "-I", "in c", f"FOO={foo}")
+    assert outer.returncode == 0, outer.stderr
+    makeflags, exported = seen(tmp_path)
+    assert exported == foo.replace("$$", "$")
+    read, write = os.pipe()
+    try:
+        merged = merge(makeflags, f"{read},{write}", 5)
+        makefile = "all: bad good\nbad:\n\t@false\ngood:\n\t+@$(dump)\n"
+        inner = run_make(makefile=makefile, pass_fds=(read, write), MAKEFLAGS=merged)
+    finally:
+        os.close(read)
+        os.close(write)
+    assert inner.returncode == 2
+    assert seen(tmp_path) == (merged, exported)  # the make hands on exactly what it was handed
+
+
+def test_dry_run_survives(run_make: Run, tmp_path: Path) -> None:
+    makefile = "all:\n\t@touch made\n\t+@$(dump)\n"
+    read, write = os.pipe()
+    try:
+        merged = merge("nk", f"{read},{write}", 5)
+        result = run_make(makefile=makefile, pass_fds=(read, write), MAKEFLAGS=merged)
+    finally:
+        os.close(read)
+        os.close(write)
+    assert result.returncode == 0
+    assert not (tmp_path / "made").exists()
+    assert parse(seen(tmp_path)[0]) == MakeFlags(f"{read},{write}", True, 5, None)
