@@ -36,6 +36,42 @@ static void unlock(jobserver_batch *batch) {
     }
 }
 
+/* Gives back all that the batch holds. On an error the rest stays in it. */
+static int give_all(jobserver_batch *batch) {
+    while (batch->count > 0) {
+        unsigned char *bytes = batch->bytes;
+        int result = jobserver_channel_give(batch->entry.client->channel, bytes, batch->count);
+        if (result < 0) {
+            return result;
+        }
+        batch->count -= (size_t)result;
+        memmove(bytes, bytes + result, batch->count);
+    }
+    return 0;
+}
+
+/* Gives back all, unless another thread does, or it was done, or it is the parent's: then 1. */
+static int give_back_once(jobserver_batch *batch) {
+    int expected = PHASE_HELD;
+    if (batch->generation != jobserver_generation() ||
+        !atomic_compare_exchange_strong(&batch->phase, &expected, PHASE_RETURNING)) {
+        return 1;
+    }
+    int result = give_all(batch);
+    if (result < 0) {
+        atomic_store(&batch->phase, PHASE_HELD);
+        return result;
+    }
+    atomic_store(&batch->phase, PHASE_FREE);
+    jobserver_client_drop(batch->entry.client);
+    return 0;
+}
+
+int jobserver_batch_give_back(jobserver_batch *batch) {
+    int result = give_back_once(batch);
+    return result < 0 ? result : 0;
+}
+
 /*
  * Adds tokens that were just taken to the batch. From here on the batch gives them back, at exit too: there, either the
  * exit sees the held batch or this call sees the exit. 0, or -ECANCELED in a process that exits.
@@ -53,7 +89,7 @@ static int add(jobserver_batch *batch, const unsigned char *taken, size_t count)
     batch->count += count;
     atomic_store(&batch->phase, PHASE_HELD);
     if (jobserver_process_exiting()) {
-        jobserver_batch_release(batch);
+        give_back_once(batch);
         return -ECANCELED;
     }
     return 0;
@@ -114,54 +150,24 @@ int jobserver_batch_acquire(jobserver_batch *batch, int minimum, int64_t timeout
     return result < 0 ? result : (int)batch->count;
 }
 
-/* Gives back all that the batch holds. On an error the rest stays in it. */
-static int give_all(jobserver_batch *batch) {
-    while (batch->count > 0) {
-        unsigned char *bytes = batch->bytes;
-        int result = jobserver_channel_give(batch->entry.client->channel, bytes, batch->count);
-        if (result < 0) {
-            return result;
-        }
-        batch->count -= (size_t)result;
-        memmove(bytes, bytes + result, batch->count);
-    }
-    return 0;
-}
-
 /*
- * Gives back all that the batch holds. Returns 0, or 1 if there was nothing (released before, or by another thread at
- * this moment, or it belongs to the parent of this process). On an error the rest stays held.
+ * Gives back all that the batch holds, also what an interrupted jobserver_batch_acquire left in it. Returns 0, or 1 if
+ * there was nothing (released before, or by another thread at this moment, or it belongs to the parent of this
+ * process). On an error the rest stays held.
  */
 int jobserver_batch_release(jobserver_batch *batch) {
-    int expected = PHASE_HELD;
-    if (batch->generation != jobserver_generation() ||
-        !atomic_compare_exchange_strong(&batch->phase, &expected, PHASE_RETURNING)) {
-        return 1;
-    }
-    int result = give_all(batch);
-    if (result < 0) {
-        atomic_store(&batch->phase, PHASE_HELD);
-        return result;
-    }
-    atomic_store(&batch->phase, PHASE_FREE);
-    jobserver_client_drop(batch->entry.client);
-    return 0;
-}
-
-/* Gives back all that the batch holds. 0 if it holds nothing now. */
-int jobserver_batch_give_back(jobserver_batch *batch) {
-    int result = jobserver_batch_release(batch);
-    return result < 0 ? result : 0;
+    unlock(batch);
+    return give_back_once(batch);
 }
 
 /* Frees the batch, and gives back first what it holds; if that fails the client keeps it and tells its next caller. */
 void jobserver_batch_free(jobserver_batch *batch) {
+    unlock(batch);
     int result = jobserver_batch_give_back(batch);
     if (result < 0) {
         jobserver_entry_strand(&batch->entry, result);
         return;
     }
-    unlock(batch);
     jobserver_entry_remove(&batch->entry);
     free(batch);
 }

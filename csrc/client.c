@@ -74,6 +74,9 @@ static void close_channel(jobserver_client *client) {
 }
 
 int jobserver_client_begin(jobserver_client *client) {
+    if (atomic_load_explicit(&client->owed, memory_order_relaxed) != 0) {
+        jobserver_client_pay(client);
+    }
     if (atomic_load_explicit(&client->stranded, memory_order_relaxed) != 0) {
         return JOBSERVER_STRANDED;
     }

@@ -39,6 +39,7 @@ void jobserver_entry_strand(struct jobserver_entry *entry, int error) {
     jobserver_client *client = entry->client;
     jobserver_lock();
     entry->stranded = true;
+    atomic_fetch_add(&client->owed, 1);
     atomic_store(&client->stranded, error);
     jobserver_unlock();
 }
@@ -55,14 +56,9 @@ int jobserver_entry_give_back(struct jobserver_entry *entry) {
     return 0;
 }
 
-/*
- * Tries again to give back what could not be given back when its owner freed it. Returns the error that nobody was
- * told of yet (or that stands in the way still), and 0 once there is none; `stranded` is how many are still held.
- */
-int jobserver_client_settle(jobserver_client *client, int *stranded) {
-    struct jobserver_entry *settled = NULL;
+int jobserver_client_pay(jobserver_client *client) {
+    struct jobserver_entry *paid = NULL;
     int error = 0;
-    *stranded = 0;
     jobserver_lock();
     for (struct jobserver_entry *entry = client->entries, *next; entry != NULL; entry = next) {
         next = entry->next;
@@ -72,21 +68,31 @@ int jobserver_client_settle(jobserver_client *client, int *stranded) {
         int result = jobserver_entry_give_back(entry);
         if (result < 0) {
             error = result;
-            ++*stranded;
         } else {
+            atomic_fetch_sub(&client->owed, 1);
             unlink_entry(entry);
-            entry->next = settled;
-            settled = entry;
+            entry->next = paid;
+            paid = entry;
         }
     }
-    int told = atomic_exchange(&client->stranded, 0);
     jobserver_unlock();
-    while (settled != NULL) {
-        struct jobserver_entry *next = settled->next;
-        free(settled);
+    while (paid != NULL) {
+        struct jobserver_entry *next = paid->next;
+        free(paid);
         jobserver_client_unreference(client);
-        settled = next;
+        paid = next;
     }
+    return error;
+}
+
+/*
+ * Tries again to give back what could not be given back when its owner freed it. Returns the error that nobody was
+ * told of yet (or that stands in the way still), and 0 once there is none; `stranded` is how many are still held.
+ */
+int jobserver_client_settle(jobserver_client *client, int *stranded) {
+    int error = jobserver_client_pay(client);
+    int told = atomic_exchange(&client->stranded, 0);
+    *stranded = atomic_load(&client->owed);
     return told != 0 ? told : error;
 }
 

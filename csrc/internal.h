@@ -35,6 +35,7 @@ struct jobserver_client {
     _Atomic uint64_t uses;
     atomic_int references; /* the owner, and each entry */
     atomic_int stranded;   /* negated errno of a release that nobody was told of, or 0 */
+    atomic_int owed;       /* entries that are stranded */
     atomic_int raw_hint;   /* a byte that is likely to be out */
     atomic_uint raw_out[256];
     bool inherited; /* this process may lend its implicit slot to this pool */
@@ -69,7 +70,10 @@ void jobserver_client_unreference(jobserver_client *client);
 void jobserver_entry_add(jobserver_client *client, struct jobserver_entry *entry, enum jobserver_entry_kind kind);
 void jobserver_entry_remove(struct jobserver_entry *entry);
 
-/* Leaves an entry to jobserver_client_settle, since giving back what it holds failed with `error`. */
+/* Tries again to give back what is stranded. Returns the last failure, 0 if there is nothing left. */
+int jobserver_client_pay(jobserver_client *client);
+
+/* Leaves an entry to jobserver_client_pay, since giving back what it holds failed with `error`. */
 void jobserver_entry_strand(struct jobserver_entry *entry, int error);
 
 /* Gives back what an entry still holds. 0 if it holds nothing now. */

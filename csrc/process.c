@@ -14,6 +14,15 @@ bool jobserver_process_exiting(void) {
     return atomic_load(&exiting);
 }
 
+/* How many entries wait to be freed: in a child just that, since what they held is the parent's. */
+static int stranded_of(const jobserver_client *client) {
+    int stranded = 0;
+    for (const struct jobserver_entry *entry = client->entries; entry != NULL; entry = entry->next) {
+        stranded += entry->stranded ? 1 : 0;
+    }
+    return stranded;
+}
+
 /* How many holders a client keeps across a fork: its holds do, what was taken stays the parent's. */
 static uint64_t holds_of(const jobserver_client *client) {
     uint64_t holds = 0;
@@ -35,6 +44,7 @@ static void forked(void) {
         uint64_t closed = atomic_load(&client->uses) & JOBSERVER_USE_CLOSED;
         atomic_store(&client->uses, closed | holds_of(client));
         atomic_store(&client->stranded, 0);
+        atomic_store(&client->owed, stranded_of(client));
         for (int byte = 0; byte < 256; byte++) {
             atomic_store_explicit(&client->raw_out[byte], 0, memory_order_relaxed);
         }

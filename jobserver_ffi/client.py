@@ -276,7 +276,12 @@ class Client:
         def take(batch: Any, limit: int) -> int:
             return lib.jobserver_batch_acquire(batch, minimum, limit)
 
-        count = self._wait(take, batch, -EINTR, timeout)
+        try:
+            count = self._wait(take, batch, -EINTR, timeout)
+        except BaseException:
+            # At once, not when the last traceback is gone. Should it fail, the destructor tries again and tells.
+            lib.jobserver_batch_release(batch)
+            raise
         return AcquiredBatch(self, batch, count)
 
     def acquire_raw(self, timeout: float | None = None) -> int:

@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import termios
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -43,12 +42,12 @@ def in_pipe(descriptor: int) -> int:
     return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4))[0])
 
 
-def wait_until_asleep_in_pipe(thread: threading.Thread) -> None:
-    """Returns when the thread sleeps in the kernel's wait for a pipe, or for an epoll that watches one."""
-    place = Path(f"/proc/self/task/{thread.native_id}/wchan")
+def wait_until_asleep(process: int | str, thread: int | None = None) -> None:
+    """Returns when a thread (the main one of a process if none is named) sleeps in the kernel's wait for a token."""
+    place = Path(f"/proc/{process}/task/{thread or process}/wchan")
     end = time.monotonic() + 30
-    while not any(name in place.read_text() for name in ("pipe_read", "ep_poll", "epoll_wait")):
-        assert thread.is_alive() and time.monotonic() < end, "the thread never slept"
+    while not any(name in place.read_text() for name in ("pipe_read", "ep_poll", "epoll_wait", "poll_schedule")):
+        assert time.monotonic() < end, f"the thread never slept, but is in {place.read_text()}"
         os.sched_yield()
 
 

@@ -23,22 +23,22 @@ def affinity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
 
 
-def lay_out(root: Path, cgroup: str, mountinfo: str, **files: str) -> int:
-    """Write the two files of /proc/self and quota files, then count; "v2:a/b" names a group's files in FILES."""
-    proc = root / "proc/self"
-    proc.mkdir(parents=True)
-    (proc / "cgroup").write_bytes(os.fsencode(cgroup))
-    (proc / "mountinfo").write_bytes(os.fsencode(mountinfo))
+def lay_out(root: Path, cgroup: str, mountinfo: str, files: dict[str, str]) -> int:
+    """Write the two files of /proc/self, and quotas under /sys/fs/cgroup, then count.
+
+    A file is GROUP/cpu.max with its text, or GROUP/cpu.cfs with "QUOTA PERIOD" for the two files of version 1.
+    """
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_bytes(os.fsencode(cgroup))
+    (root / "proc/self/mountinfo").write_bytes(os.fsencode(mountinfo))
     for name, text in files.items():
-        kind, _, group = name.partition(":")
-        directory = root / "sys/fs" / ("cgroup" if kind == "v2" else "cgroup/cpu,cpuacct") / group
-        directory.mkdir(parents=True, exist_ok=True)
-        if kind == "v2":
-            (directory / "cpu.max").write_bytes(os.fsencode(text))
+        file = root / "sys/fs/cgroup" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.name == "cpu.max":
+            file.write_bytes(os.fsencode(text))
         else:
-            quota, period = text.split(" ")
-            (directory / "cpu.cfs_quota_us").write_text(quota + "\n")
-            (directory / "cpu.cfs_period_us").write_text(period + "\n")
+            for part, value in zip(("quota", "period"), text.split(" "), strict=True):
+                file.with_name(f"cpu.cfs_{part}_us").write_text(f"{value}\n")
     return usable_cpus(str(root))
 
 
@@ -57,7 +57,9 @@ def lay_out(root: Path, cgroup: str, mountinfo: str, **files: str) -> int:
     ],
 )
 def test_v2_quota(tmp_path: Path, text: str, expected: int) -> None:
-    assert lay_out(tmp_path, "0::/a\n", ROOT_FS + V2, **{"v2:a": text}) == expected
+    cgroup = "0:name=x:/wrong\n0::/a\n1::/wrong\n"
+    files = {"a/cpu.max": text, "wrong/cpu.max": "100000 100000"}
+    assert lay_out(tmp_path, cgroup, ROOT_FS + V2, files) == expected
 
 
 @pytest.mark.parametrize(
@@ -71,8 +73,9 @@ def test_v2_quota(tmp_path: Path, text: str, expected: int) -> None:
     ],
 )
 def test_v2_every_group_above_limits(tmp_path: Path, own: str, parent: str, top: str, expected: int) -> None:
-    files = {"v2:a b/c": own, "v2:a b": parent, "v2:": top, "v2:a b/c/below": "100000 100000", "v2:a": "100000 100000"}
-    assert lay_out(tmp_path, "0::/a b/c\n", V2, **files) == expected
+    files = {"a b/c/cpu.max": own, "a b/cpu.max": parent, "cpu.max": top}
+    files |= {"a b/c/below/cpu.max": "100000 100000", "a/cpu.max": "100000 100000"}
+    assert lay_out(tmp_path, "0::/a b/c\n", V2, files) == expected
 
 
 @pytest.mark.parametrize(
@@ -80,80 +83,91 @@ def test_v2_every_group_above_limits(tmp_path: Path, own: str, parent: str, top:
     [("-1 100000", 64), ("200000 100000", 2), ("150000 100000", 2), ("0 100000", 64), ("5 x", 64), ("100 0", 64)],
 )
 def test_v1_quota(tmp_path: Path, text: str, expected: int) -> None:
-    cgroup = "12:cpuset:/wrong\n4:cpu,cpuacct:/a/b:c\n1:name=systemd:/wrong\n0::/wrong\n"
-    files = {"v1:a/b:c": text, "v1:a": "-1 100000", "v1:wrong": "100000 100000"}
-    assert lay_out(tmp_path, cgroup, ROOT_FS + V1_OTHER + V1, **files) == expected
+    cgroup = "4:cpu,cpuacct:/a/b:c\n12:cpuset:/wrong\n1:name=systemd:/wrong\n0::/wrong\n"
+    files = {"cpu,cpuacct/a/b:c/cpu.cfs": text, "cpu,cpuacct/a/cpu.cfs": "-1 100000"}
+    wrong = ["cpu,cpuacct/wrong/cpu.cfs", "cpuset/a/b:c/cpu.cfs", "cpu,cpuacct/a/b:c/cpu.max"]
+    files |= dict.fromkeys(wrong, "100000 100000")
+    assert lay_out(tmp_path, cgroup, ROOT_FS + V1_OTHER + V1, files) == expected
 
 
 def test_v1_every_group_above_limits(tmp_path: Path) -> None:
-    files = {"v1:a/b": "900000 100000", "v1:a": "400000 100000", "v1:": "-1 100000"}
-    assert lay_out(tmp_path, "4:cpu,cpuacct:/a/b\n", V1, **files) == 4
+    files = {"a/b": "900000 100000", "a": "400000 100000", "": "-1 100000"}
+    paths = {f"cpu,cpuacct/{group}/cpu.cfs": text for group, text in files.items()}
+    assert lay_out(tmp_path, "4:cpu,cpuacct:/a/b\n", V1, paths) == 4
 
 
 def test_both_versions_limit(tmp_path: Path) -> None:
     unified = V2.replace("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
-    files = {"v1:a": "400000 100000", "v2:unified/b": "300000 100000"}
-    assert lay_out(tmp_path, "4:cpu,cpuacct:/a\n0::/b\n", V1 + unified, **files) == 3
+    files = {"cpu,cpuacct/a/cpu.cfs": "400000 100000", "unified/b/cpu.max": "300000 100000"}
+    # Neither version's file counts under the other's mount.
+    files |= {"cpu,cpuacct/b/cpu.max": "100000 100000", "unified/a/cpu.cfs": "100000 100000"}
+    assert lay_out(tmp_path, "4:cpu,cpuacct:/a\n0::/b\n", V1 + unified, files) == 3
 
 
 @pytest.mark.parametrize(
     ("group", "source", "expected"),
     [
-        ("/docker/x", "/docker/x", 2),  # the container's group is mounted at the top
-        ("/docker/x/a", "/docker/x", 3),  # a group below it
-        ("/docker/xa", "/docker/x", 2),  # not below it: what is mounted is all there is to see
-        ("/../other", "/", 2),
-        ("/a", "/", 3),
         ("/", "/", 2),
+        ("/a", "/", 1),
+        ("/docker/x", "/docker/x", 2),  # the container's group is mounted at the top
+        ("/docker/x/a", "/docker/x", 1),  # a group below it
+        ("/docker/xa", "/docker/x", 2),  # not below it: the top is all that is known to be above
         ("/", "/docker/x", 2),
+        ("/../other", "/", 2),
     ],
 )
 def test_group_mounted_elsewhere(tmp_path: Path, group: str, source: str, expected: int) -> None:
-    mountinfo = V2.replace(" / /sys", f" {source} /sys")
-    files = {"v2:": "200000 100000", "v2:a": "300000 100000"}
-    if expected == 3:
-        files["v2:"] = "max 100000"
-    assert lay_out(tmp_path, f"0::{group}\n", mountinfo, **files) == expected
+    files = {"cpu.max": "200000 100000", "a/cpu.max": "100000 100000", "../other/cpu.max": "100000 100000"}
+    assert lay_out(tmp_path, f"0::{group}\n", V2.replace(" / /sys", f" {source} /sys"), files) == expected
 
 
 def test_the_mount_that_holds_the_group_is_taken(tmp_path: Path) -> None:
     other = "43 32 0:30 /other /sys/fs/cgroup/wrong rw - cgroup2 cgroup2 rw\n"
-    files = {"v2:wrong": "100000 100000", "v2:a": "300000 100000"}
-    assert lay_out(tmp_path, "0::/a\n", other + V2, **files) == 3
+    files = {"wrong/cpu.max": "100000 100000", "a/cpu.max": "300000 100000"}
+    assert lay_out(tmp_path, "0::/a\n", other + V2, files) == 3
 
 
 def test_escapes_in_mountinfo(tmp_path: Path) -> None:
     mountinfo = V2.replace("/sys/fs/cgroup", "/sys/fs/cgroup/a\\040b\\134\\011c\\777")
-    assert lay_out(tmp_path, "0::/\n", mountinfo, **{"v2:a b\\\tc\\777": "200000 100000"}) == 2
+    assert lay_out(tmp_path, "0::/\n", mountinfo, {"a b\\\tc\\777/cpu.max": "200000 100000"}) == 2
 
 
-@pytest.mark.parametrize("cgroup", ["", "\n", "garbage", "0", "0:", "0::", "::::", "cpu", ":cpu:", "\udcff:\udcff:\0"])
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    mountinfo = ROOT_FS.replace("sda1", "\udcff") + V2
+    assert lay_out(tmp_path, "0::/\n1:\udcff:/\n", mountinfo, {"cpu.max": "200000 100000"}) == 2
+
+
+ALL_LIMITED = {
+    name: "100000 100000" for name in ("cpu.max", "a/cpu.max", "cpu,cpuacct/cpu.cfs", "cpu,cpuacct/a/cpu.cfs")
+}
+
+
+@pytest.mark.parametrize("cgroup", ["", "\n", "garbage", "0", "0:", "0::", "::::", "cpu", ":cpu", "\udcff:\udcff:\0"])
+def test_strange_cgroup_does_not_limit(tmp_path: Path, cgroup: str) -> None:
+    assert lay_out(tmp_path, cgroup, V1 + V2, ALL_LIMITED) == 64
+
+
 @pytest.mark.parametrize(
     "mountinfo",
     [
-        "",
-        "\n - \n",
-        " - cgroup2 x rw",
-        "1 2 3 4 5 6 - cgroup2",
-        V2.replace("/sys", "/\0"),
-        V2.replace("/sys", "\\"),
-        "\udcff" * 9,
-        V1,
+        *("", "\n - \n", " - cgroup2 x rw", "1 2 3 4 5 6 - cgroup2", "1 2 3 4 5 6 - cgroup", "1 2 3 / /sys/fs/cgroup"),
+        *(V2.replace("/sys", "/\0"), V2.replace("/sys", "\\"), "\udcff" * 9, V2.replace("cgroup2", "tmpfs"), V1_OTHER),
     ],
 )
-def test_garbage_does_not_limit(tmp_path: Path, cgroup: str, mountinfo: str) -> None:
-    assert lay_out(tmp_path, cgroup, mountinfo, **{"v2:a": "100000 100000"}) == 64
+def test_strange_mountinfo_does_not_limit(tmp_path: Path, mountinfo: str) -> None:
+    assert lay_out(tmp_path, "0::/a\n4:cpu,cpuacct:/a\n", mountinfo, ALL_LIMITED) == 64
 
 
 def test_unreadable_does_not_limit(tmp_path: Path) -> None:
     assert usable_cpus(str(tmp_path)) == 64
     (tmp_path / "sys/fs/cgroup/cpu.max").mkdir(parents=True)
-    assert lay_out(tmp_path, "0::/\n", V2) == 64
+    assert lay_out(tmp_path, "0::/\n", V2, {}) == 64
 
 
-def test_affinity_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {5, 7, 9}, raising=False)
-    assert lay_out(tmp_path, "0::/\n", V2, **{"v2:": "400000 100000"}) == 3
+@pytest.mark.parametrize(("cpus", "expected"), [({5, 7, 9}, 3), (set(range(9)), 4), (set(), 1)])
+def test_affinity_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpus: set[int], expected: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cpus, raising=False)
+    assert lay_out(tmp_path, "0::/\n", V2, {"cpu.max": "400000 100000"}) == expected
 
 
 def test_without_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

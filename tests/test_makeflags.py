@@ -63,6 +63,18 @@ def test_auth(value: str, auth: str | None) -> None:
     assert parse(value).auth == auth
 
 
+LONG_NAMES = [
+    *("directory", "eval", "include-dir", "file", "makefile", "old-file", "assume-old"),
+    *("what-if", "new-file", "assume-new", "jobserver-style", "sync-mutex", "temp-stdin"),
+]
+
+
+@pytest.mark.parametrize("name", [*(f"--{name}" for name in LONG_NAMES), *(f"-{letter}" for letter in "CEIWfo")])
+def test_a_needed_argument_is_no_flag(name: str) -> None:
+    assert parse(f" {name} --jobserver-auth=9,9") == MakeFlags(None, False, None, None)
+    assert parse(f" {name} -n") == MakeFlags(None, False, None, None)
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -153,11 +165,15 @@ def test_jobs_and_load(value: str, jobs: int | None, load: float | None) -> None
         (" A=$", 3, " A=$$ -j3 --jobserver-auth=X"),
         (" -k -I", 3, " -k -j3 --jobserver-auth=X -I"),
         ("kI", 3, " -j3 --jobserver-auth=X -kI"),
+        (" \\-I", 3, " -j3 --jobserver-auth=X \\-I"),
+        (" \nk", 3, " k -j3 --jobserver-auth=X"),
         ("\\kI", 3, " -j3 --jobserver-auth=X -\\kI"),
         (" --jobserver-auth", 3, " -j3 --jobserver-auth=X"),
         (" -j7 k", 3, " - k -j3 --jobserver-auth=X"),
         (" -j --jobserver-auth=3,4 5", None, " -j - 5 --jobserver-auth=X"),
         ("-j7 \nA=1", 3, " - \nA=1 -j3 --jobserver-auth=X"),
+        ("\\\nj7", 3, "\\\n -j3 --jobserver-auth=X"),
+        ("  -j7  -s", 3, "  -s -j3 --jobserver-auth=X"),
         ("k-j7", 3, "k- -j3 --jobserver-auth=X"),
         (" -k-j7", 3, " -k- -j3 --jobserver-auth=X"),
     ],
@@ -184,7 +200,7 @@ def test_remove_auth(value: str, expected: str) -> None:
 
 
 def test_escape() -> None:
-    assert escape("fifo:/a b\tc\\d$e\n") == "fifo:/a\\ b\\\tc\\\\d$$e\n"
+    assert escape("fifo:/a b\tc\\d$e\n") == "fifo:/a\\ b\\\tc\\\\d$$e\\\n"
 
 
 def test_makeflags_is_a_value() -> None:
@@ -219,7 +235,7 @@ _LONG_WITH_ARGUMENT = {
     *("what-if", "new-file", "assume-new", "jobserver-auth", "jobserver-fds", "jobserver-style"),
     *("sync-mutex", "temp-stdin"),
 }
-_LONG_OTHER = {"jobs", "load-average", "max-load", "output-sync", "just-print", "dry-run", "recon"}
+_LONG_OTHER = {"jobs", "load-average", "max-load", "just-print", "dry-run", "recon"}
 
 
 def full_name(name: str) -> str:
@@ -583,7 +599,7 @@ def test_reads_as_make_does(run_make: Run, value: str) -> None:
 @pytest.mark.parametrize("value", READ + REFUSED)
 def test_make_reads_what_was_merged(run_make: Run, value: str) -> None:
     refuses = "Usage:" in run_make(MAKEFLAGS=value).stderr
-    for auth in ("zz1", "z z\\\t$y$$\\z\u00e4\udcff"):
+    for auth in ("zz1", "z z\\\t$y$$\\z\n\u00e4\udcff"):
         for jobs in (None, 3):
             result = run_make(MAKEFLAGS=merge(value, auth, jobs))
             assert told(result) == auth or (refuses and "Usage:" in result.stderr), result.stderr

@@ -1,0 +1,299 @@
+"""What the tests of the Rust crate `jobserver` check, and what that crate is known to get wrong about children."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobserver_ffi import AcquireTimeout, Client
+from jobserver_ffi.makeflags import parse
+
+from .conftest import TokenPipe
+from .overlap import LIST_OPEN, MAKE_SERVERS, JobCounter, Recipe, captured, ends, quiet, server_command
+
+NewPipe = Callable[[bytes], TokenPipe]
+STYLES = ["pipe", "fifo"]
+PYTHON = [sys.executable, "-I", "-c"]
+every_style = pytest.mark.parametrize("style", STYLES)
+every_server = pytest.mark.parametrize("server", MAKE_SERVERS)
+
+
+# A client in a recipe of make.
+
+
+@pytest.mark.parametrize("prefix", ["", "+"])
+@every_server
+def test_no_jobserver_without_j(server: str, prefix: str, tmp_path: Path) -> None:
+    program = "tell(joined=Client.from_env() is not None)"
+    assert Recipe(tmp_path, (prefix, program)).run(server_command(server)[1]) == [{"joined": False}]
+
+
+ACQUIRE_BLOCKS = """
+first = client.acquire()
+asked, got = threading.Event(), threading.Event()
+def second():
+    asked.set()
+    with client.acquire():
+        got.set()
+thread = threading.Thread(target=second)
+thread.start()
+asked.wait()
+tell(early=got.is_set(), free=client.available())
+first.release()
+thread.join()
+tell(got=got.is_set(), free=client.available())
+"""
+
+
+@pytest.mark.parametrize(
+    ("jobs", "program", "expected"),
+    [
+        ("-j2", "tell(joined=Client.from_env() is not None)", [{"joined": True}]),
+        ("-j2", "client.acquire().release()\n" * 2 + "tell(free=client.available())", [{"free": 1}]),
+        ("-j3", "with client.acquire(), client.acquire(): tell(free=client.available())", [{"free": 0}]),
+        ("-j2", ACQUIRE_BLOCKS, [{"early": False, "free": 0}, {"got": True, "free": 1}]),
+        ("-j2", "client.acquire_raw()\nclient.release_raw()\ntell(free=client.available())", [{"free": 1}]),
+    ],
+    ids=["from_env", "acquire", "acquire3", "acquire blocks", "acquire_raw"],
+)
+@every_server
+def test_client_in_a_recipe(
+    server: str, jobs: str, program: str, expected: list[dict[str, object]], tmp_path: Path
+) -> None:
+    assert Recipe(tmp_path, ("+", program)).run([*server_command(server)[1], jobs]) == expected
+
+
+# The server.
+
+
+@every_style
+def test_server(style: str) -> None:
+    with Client(2, style=style) as client:
+        client.acquire().release()
+        client.acquire().release()
+        assert client.available() == 2
+        first = client.acquire()
+        assert client.available() == 1
+        second = client.acquire()
+        assert client.available() == 0
+        first.release()
+        assert client.available() == 1
+        second.release()
+        assert client.available() == 2
+
+
+@every_style
+def test_server_blocks(style: str) -> None:
+    with Client(1, style=style) as client, ThreadPoolExecutor(1) as threads:
+        asked, got = threading.Event(), threading.Event()
+
+        def second() -> None:
+            asked.set()
+            with client.acquire():
+                got.set()
+
+        with client.acquire():
+            waiter = threads.submit(second)
+            asked.wait()
+            assert not got.is_set()
+        waiter.result()
+
+
+@every_style
+def test_an_empty_pool_gives_nothing(style: str) -> None:
+    with Client(0, style=style) as client:
+        assert client.try_acquire() is None
+        with pytest.raises(AcquireTimeout):
+            client.acquire(0.001)
+
+
+@every_server
+def test_make_with_its_own_slot_only(server: str, tmp_path: Path) -> None:
+    """The only token is held, so make runs one job after the other."""
+    (tmp_path / "Makefile").write_text("all: foo bar\nfoo bar:\n\techo $@\n")
+    with Client(1, style=server.split()[1]) as client, client.acquire():
+        done = client.run([server_command(server)[0].path], cwd=tmp_path, **captured({}))
+    quiet(done)
+    assert done.stdout in ("echo foo\nfoo\necho bar\nbar\n", "echo bar\nbar\necho foo\nfoo\n")
+
+
+PASS_ON = (
+    "import os, sys; os.environ['MAKEFLAGS'] = os.environ.pop('CARGO_MAKEFLAGS'); os.execvp(sys.argv[1], sys.argv[1:])"
+)
+
+
+@every_server
+def test_make_below_a_program_that_moves_the_variable(server: str, tmp_path: Path) -> None:
+    """Cargo and the crate set CARGO_MAKEFLAGS; a program below makes that MAKEFLAGS for a make."""
+    command = [*PYTHON, PASS_ON, server_command(server)[0].path, "-s", "-C", str(tmp_path)]
+    with Client(1, style=server.split()[1]) as client, JobCounter(2, 2, client.available) as counter:
+        (tmp_path / "Makefile").write_text(f"all: foo bar\nfoo bar:\n\t{counter.command}\n")
+        quiet(client.run(command, variables=["CARGO_MAKEFLAGS"], **captured({})))
+        assert client.available() == 1
+    counter.check()
+
+
+CLIENT_OF_MYSELF = """
+from jobserver_ffi import Client
+client = Client.from_env()
+print("free", client.available(), flush=True)
+with client.acquire():
+    print("hello!", flush=True)
+"""
+
+
+@every_style
+def test_client_of_myself(style: str) -> None:
+    with Client(1, style=style) as client:
+        held = client.acquire()
+        with client.popen([*PYTHON, CLIENT_OF_MYSELF], stdout=subprocess.PIPE, bufsize=0) as child:
+            assert child.stdout
+            assert child.stdout.readline() == b"free 0\n"
+            assert select.select([child.stdout], [], [], 0)[0] == []
+            held.release()
+            assert child.stdout.read() == b"hello!\n"
+        client.acquire().release()
+
+
+# try_acquire, the address and the parser.
+
+
+@pytest.mark.parametrize("pool", [*STYLES, "inherited"])
+def test_try_acquire(pool: str, whole: NewPipe) -> None:
+    with whole(b"1").client() if pool == "inherited" else Client(1, style=pool) as client:
+        raw = client.acquire().drop_without_releasing()
+        assert client.try_acquire() is None
+        client.release_raw(raw)
+        token = client.try_acquire()
+        assert token is not None
+        assert client.try_acquire() is None
+        token.release()
+        assert client.try_acquire() is not None
+
+
+LEND = """
+from jobserver_ffi import Client
+client = Client.from_env()
+assert client.try_acquire() is None
+client.release_raw()
+token = client.try_acquire()
+assert token is not None and client.try_acquire() is None
+token.release()
+client.try_acquire().drop_without_releasing()
+"""
+
+
+@every_style
+def test_an_implicit_slot_is_lent(style: str) -> None:
+    """The crate lets who inherited an empty pool give its own slot to the others; at the end it is taken back."""
+    with Client(0, style=style) as client:
+        client.run([*PYTHON, LEND], check=True)
+
+
+def test_the_address_is_as_it_was_given(tmp_path: Path, whole: NewPipe) -> None:
+    pipe = whole(b"1")
+    os.mkfifo(tmp_path / "pool")
+    for auth in (pipe.auth, f"fifo:{tmp_path / 'pool'}"):
+        with Client.open(auth) as client:
+            assert client.auth == auth
+
+
+@pytest.mark.parametrize("name", ["auth", "fds"])
+def test_finding_the_address(name: str) -> None:
+    flag = f"--jobserver-{name}"
+    for auth in ("3,4", "fifo:/pool", ""):
+        for value in (f"{flag}={auth}", f"-j2 {flag}={auth}", f"{flag}={auth} -j2", f"{flag}=first {flag}={auth}"):
+            assert parse(value).auth == auth
+    for value in ("", "-j2", flag):
+        assert parse(value).auth is None
+    for others in ("{auth}=a {fds}=b {auth}=last", "{fds}=b {auth}=last {fds}=c"):
+        assert parse(others.format(auth="--jobserver-auth", fds="--jobserver-fds")).auth == "last"
+
+
+# Children.
+
+
+def open_in_child(child: subprocess.Popen[Any]) -> set[int]:
+    with child:
+        return set(map(int, child.communicate()[0].split()))
+
+
+@every_style
+def test_a_child_has_what_is_advertised_and_nothing_else(style: str) -> None:
+    with Client(2, style=style) as client, Client(1), open(os.devnull) as mine, client.acquire():
+        options = captured({"stdin": subprocess.DEVNULL})
+        assert open_in_child(client.popen(LIST_OPEN, **options)) == {0, 1, 2} | ends(client)
+        child = client.popen(LIST_OPEN, pass_fds=[mine.fileno()], **options)
+        assert open_in_child(child) == {0, 1, 2, mine.fileno()} | ends(client)
+        done = client.run(LIST_OPEN, **options)
+        assert set(map(int, done.stdout.split())) == {0, 1, 2} | ends(client)
+
+
+GRANDCHILD = """
+import sys
+from jobserver_ffi import Client
+client = Client.from_env()
+token = client.acquire()
+client.run(sys.argv[1:], check=True)
+"""
+
+
+def test_a_grandchild_has_what_is_advertised_and_nothing_else(whole: NewPipe) -> None:
+    pipe = whole(b"ab")
+    child = subprocess.Popen(
+        [*PYTHON, GRANDCHILD, *LIST_OPEN],
+        env={**os.environ, **pipe.environ},
+        pass_fds=(pipe.read_fd, pipe.write_fd),
+        **captured({"stdin": subprocess.DEVNULL}),
+    )
+    assert open_in_child(child) == {0, 1, 2, pipe.read_fd, pipe.write_fd}
+
+
+@pytest.mark.parametrize("waited", ["wait", "poll", "communicate"])
+def test_a_fifo_stays_until_the_child_was_waited_for(waited: str, tmp_path: Path) -> None:
+    client = Client(1, style="fifo", path=tmp_path / "pool")
+    child = client.popen([*PYTHON, ""])
+    client.close()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # It has ended, but nobody was told yet.
+    assert (tmp_path / "pool").exists()
+    getattr(child, waited)()
+    assert not (tmp_path / "pool").exists()
+
+
+OWNER = """
+from jobserver_ffi import Client
+client = Client(1, style="fifo")
+print(client.auth.removeprefix("fifo:"), flush=True)
+input()
+"""
+
+
+def owner(directory: Path) -> tuple[subprocess.Popen[str], Path]:
+    """A process that has a fifo of its own in the directory until it reads a line."""
+    pipe = subprocess.PIPE
+    environ = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
+    child = subprocess.Popen([*PYTHON, OWNER], env=environ, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    assert child.stdout
+    return child, Path(child.stdout.readline().strip())
+
+
+def test_what_a_killed_owner_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    killed, left = owner(tmp_path)
+    living, used = owner(tmp_path)
+    with killed:
+        killed.kill()
+    assert left.exists()
+    later, own = owner(tmp_path)
+    assert (left.parent.exists(), used.exists(), own.exists()) == (False, True, True)
+    for child in (living, later):
+        child.communicate("\n")
+    assert list(tmp_path.iterdir()) == []
