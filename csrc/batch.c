@@ -67,6 +67,10 @@ static int give_back_once(jobserver_batch *batch) {
     return 0;
 }
 
+bool jobserver_batch_holds(const jobserver_batch *batch) {
+    return batch->generation == jobserver_generation() && atomic_load(&batch->phase) != PHASE_FREE;
+}
+
 int jobserver_batch_give_back(jobserver_batch *batch) {
     int result = give_back_once(batch);
     return result < 0 ? result : 0;

@@ -56,6 +56,18 @@ int jobserver_entry_give_back(struct jobserver_entry *entry) {
     return 0;
 }
 
+bool jobserver_entry_holds(struct jobserver_entry *entry) {
+    switch (entry->kind) {
+    case JOBSERVER_ENTRY_TOKEN:
+        return jobserver_token_holds((jobserver_token *)entry);
+    case JOBSERVER_ENTRY_BATCH:
+        return jobserver_batch_holds((jobserver_batch *)entry);
+    case JOBSERVER_ENTRY_HOLD:
+        break;
+    }
+    return false;
+}
+
 int jobserver_client_pay(jobserver_client *client) {
     struct jobserver_entry *paid = NULL;
     int error = 0;

@@ -76,8 +76,11 @@ int jobserver_client_pay(jobserver_client *client);
 /* Leaves an entry to jobserver_client_pay, since giving back what it holds failed with `error`. */
 void jobserver_entry_strand(struct jobserver_entry *entry, int error);
 
-/* Gives back what an entry still holds. 0 if it holds nothing now. */
+/* Gives back what an entry still holds. 0 if it holds nothing now, or if another thread is giving it back. */
 int jobserver_entry_give_back(struct jobserver_entry *entry);
+bool jobserver_entry_holds(struct jobserver_entry *entry);
+bool jobserver_token_holds(const jobserver_token *token);
+bool jobserver_batch_holds(const jobserver_batch *batch);
 int jobserver_token_give_back(jobserver_token *token);
 int jobserver_batch_give_back(jobserver_batch *batch);
 

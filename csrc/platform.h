@@ -77,6 +77,9 @@ int jobserver_channel_check(int descriptor, bool for_writing);
 /* Nanoseconds on a clock that is never set back. */
 int64_t jobserver_now(void);
 
+/* Lets other threads run for a moment (much less than a millisecond). */
+void jobserver_pause(void);
+
 /* One lock for the process, held by the caller of fork so that a child finds it free. */
 void jobserver_lock(void);
 void jobserver_unlock(void);

@@ -14,6 +14,11 @@ int64_t jobserver_now(void) {
     return now.tv_sec * JOBSERVER_NANOSECONDS + now.tv_nsec;
 }
 
+void jobserver_pause(void) {
+    struct timespec moment = {.tv_nsec = 50000};
+    nanosleep(&moment, NULL);
+}
+
 int jobserver_milliseconds_left(int64_t deadline) {
     if (deadline < 0) {
         return -1;

@@ -2,6 +2,8 @@
 
 #include "internal.h"
 
+#define LONGEST_EXIT 50000000 /* nanoseconds */
+
 static jobserver_client *clients; /* under jobserver_lock */
 static atomic_uint generation;
 static atomic_bool exiting;
@@ -55,13 +57,41 @@ static void forked(void) {
     }
 }
 
-/* Gives back what cells and batches still hold, and removes the fifos that no child of ours needs. */
+/* Gives back what the client's cells and batches hold. Returns whether there was anything. */
+static bool give_back_all(jobserver_client *client) {
+    bool any = false;
+    for (struct jobserver_entry *entry = client->entries; entry != NULL; entry = entry->next) {
+        any = jobserver_entry_holds(entry) || any;
+        jobserver_entry_give_back(entry);
+    }
+    return any;
+}
+
+/*
+ * Waits until the other threads have let go of the client. What was just given back wakes those that wait for tokens;
+ * each takes one, sees the exit, gives it back to wake the next, and leaves. Killed in between they would take a token
+ * with them. Another process may get the token before they do: then they sleep on and hold nothing, so this wait ends
+ * at a deadline.
+ */
+static void await_threads(jobserver_client *client, int64_t deadline) {
+    bool busy = true;
+    while (busy && jobserver_now() < deadline) {
+        jobserver_pause();
+        busy = atomic_load(&client->uses) % JOBSERVER_USE_CLOSED >= JOBSERVER_USE_WAITING;
+        for (struct jobserver_entry *entry = client->entries; entry != NULL; entry = entry->next) {
+            busy = busy || jobserver_entry_holds(entry);
+        }
+    }
+}
+
+/* Gives back what this process holds, and removes the fifos that it made and that no child of it needs. */
 static void leave_process(void) {
     atomic_store(&exiting, true);
     jobserver_lock();
+    int64_t deadline = jobserver_now() + LONGEST_EXIT;
     for (jobserver_client *client = clients; client != NULL; client = client->next) {
-        for (struct jobserver_entry *entry = client->entries; entry != NULL; entry = entry->next) {
-            jobserver_entry_give_back(entry);
+        if (give_back_all(client)) {
+            await_threads(client, deadline);
         }
         bool ours = client->made_here && client->generation == jobserver_generation();
         if (ours && holds_of(client) == 0 && jobserver_client_enter(client) == 0) {

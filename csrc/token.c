@@ -109,6 +109,12 @@ int jobserver_token_release(jobserver_token *token, int64_t serial) {
     return 0;
 }
 
+/* Whether the cell holds a token of this process, or is about to have given it back. */
+bool jobserver_token_holds(const jobserver_token *token) {
+    return atomic_load_explicit(&token->generation, memory_order_relaxed) == jobserver_generation() &&
+           (atomic_load(&token->state) & PHASE_MASK) != PHASE_FREE;
+}
+
 /* Gives back whatever the cell holds. 0 if it holds nothing now. */
 int jobserver_token_give_back(jobserver_token *token) {
     uint64_t state = atomic_load(&token->state);

@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "internal.h"
+#include "process.h"
 
 /* When a timeout that starts now ends: negative for never, 0 for at once. */
 int64_t jobserver_deadline(int64_t timeout) {
@@ -33,6 +34,19 @@ static void pass_wake_up_on(jobserver_client *client) {
     }
 }
 
+/* Gives back what a thread took while the process exits. Returns -ECANCELED. */
+static int give_up(jobserver_channel *channel, const unsigned char *bytes, size_t size) {
+    while (size > 0) {
+        int given = jobserver_channel_give(channel, bytes, size);
+        if (given < 0) {
+            break;
+        }
+        bytes += given;
+        size -= (size_t)given;
+    }
+    return -ECANCELED;
+}
+
 /*
  * Takes 1 to `size` tokens, sleeping until there is one or the deadline passes. Returns how many, -EAGAIN (the
  * deadline was 0), -ETIMEDOUT, -EINTR, or another error. A waiter that was woken always looks for its token before it
@@ -58,5 +72,5 @@ int jobserver_take(jobserver_client *client, unsigned char *bytes, size_t size, 
     if (woken > 0 && result > 0) {
         pass_wake_up_on(client);
     }
-    return result;
+    return result > 0 && jobserver_process_exiting() ? give_up(channel, bytes, (size_t)result) : result;
 }
