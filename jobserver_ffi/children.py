@@ -36,7 +36,7 @@ class ChildProcess(subprocess.Popen[Any]):
 
     # Popen sets this wherever it reaps a child, also in its clean-up of objects that were dropped.
     @property
-    def returncode(self) -> int | None:  # type: ignore[override]
+    def returncode(self) -> int | None:
         """The child's exit status, None until it has been waited for; negative: the signal that ended it."""
         return self._returncode
 
@@ -50,7 +50,7 @@ class ChildProcess(subprocess.Popen[Any]):
 def configure(client: Client, variables: Iterable[str], popen_kwargs: dict[str, Any]) -> dict[str, Any]:
     """See `Client.configure`."""
     if popen_kwargs.get("close_fds") is False:
-        raise ValueError("close_fds=False would let every descriptor through: use pass_fds for those that the child needs")
+        raise ValueError("close_fds=False lets every descriptor through: name those that the child needs in pass_fds")
     given = popen_kwargs.get("env")
     environment = child_environment(os.environ if given is None else given, client, variables)
     descriptors = (*popen_kwargs.get("pass_fds", ()), *client._descriptors)

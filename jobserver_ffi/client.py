@@ -495,9 +495,15 @@ def _create_fifo(limit: int, path: str | os.PathLike[str] | None, out: Any) -> i
 
 
 def fifo_directories() -> list[str]:
-    """Where private directories for fifos may be made, best first; none has a blank, which ninja cannot read."""
+    """Where private directories for fifos may be made, best first.
+
+    None has a character that make escapes in MAKEFLAGS (a blank, `$`, a backslash), since ninja, cargo and even the
+    sub-makes of make 4.4.1 do not all undo that.
+    """
     wanted = (os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), "/tmp")
-    return [name for name in wanted if name and os.path.isabs(name) and not any(c.isspace() for c in name)]
+    return [
+        name for name in wanted if name and os.path.isabs(name) and not any(c.isspace() or c in "$\\" for c in name)
+    ]
 
 
 def address(handle: Any) -> tuple[str, tuple[int, ...]]:

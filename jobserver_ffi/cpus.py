@@ -52,9 +52,11 @@ def _own_groups(root: str) -> dict[str, str]:
     for line in _read(os.path.join(root, "proc/self/cgroup")).split("\n"):
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
+        if not path.startswith("/"):
+            continue
         if "cpu" in controllers.split(","):
             groups["cgroup"] = path
-        elif number == "0" and not controllers and path:
+        elif number == "0" and not controllers:
             groups["cgroup2"] = path
     return groups
 

@@ -59,7 +59,10 @@ _MESSAGES: dict[int, tuple[type[JobserverError], str]] = {
         "this jobserver cannot be used like that without the danger of waiting for ever (it is another user's, or this "
         "system has no way to read it without blocking): use acquire() without a timeout",
     ),
-    lib.JOBSERVER_STRANDED: (JobserverError, "a failure of an earlier release was just told to another thread: call again"),
+    lib.JOBSERVER_STRANDED: (
+        JobserverError,
+        "a failure of an earlier release was just told to another thread: call again",
+    ),
     -errno.EBUSY: (ClientBusy, "another thread is waiting in this client: let it finish before close()"),
 }
 

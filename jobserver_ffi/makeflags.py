@@ -13,6 +13,7 @@ from __future__ import annotations
 
 _BLANKS = " \t"
 _LEADING = " \t\n\v\f\r"
+_ESCAPED = _LEADING + "\\"
 _DIGITS = "0123456789"
 _AUTH = ("auth", "fds")
 _WITH_ARGUMENT = "CEIOWfjlo"
@@ -23,7 +24,6 @@ _LONG = {
     "C": "directory",
     "E": "eval",
     "I": "include-dir",
-    "O": "output-sync",
     "W": "assume-new new-file what-if",
     "f": "file makefile",
     "j": "jobs",
@@ -137,7 +137,7 @@ def parse(value: str) -> MakeFlags:
         if name in _AUTH and argument is not None:
             auth[name] = argument
         elif name == "j":
-            jobs = _jobs(argument, jobs)
+            jobs = 0 if argument is None else _jobs(argument) or jobs
         elif name == "l":
             load = _load(argument)
     return MakeFlags(auth.get("auth", auth.get("fds")), scan.dry_run, jobs, load)
@@ -162,8 +162,7 @@ def merge(value: str, auth: str, jobs: int | None) -> str:
         # The last word lacks its argument and would take what is put behind it.
         last = kept.pop().lstrip(_BLANKS)
         return "".join((*kept, added, " " if scan.words[-1][0] == "-" else " -", last))
-    if kept:
-        kept[-1] = _closed(kept[-1])
+    kept[-1:] = map(_closed, kept[-1:])
     return "".join((*kept, added, scan.tail))
 
 
@@ -185,8 +184,9 @@ def escape(auth: str) -> str:
     """Write a text as part of a word of MAKEFLAGS, so that make reads the same text.
 
     Make 4.3 and 4.4.1 write blanks and backslashes so, and `$` in variables; 4.4.1 forgets it in its own fifo's path.
+    They leave other white space as it is but read it so too, and at the start of a value only so.
     """
-    return auth.replace("\\", "\\\\").replace("$", "$$").replace(" ", "\\ ").replace("\t", "\\\t")
+    return "".join("\\" + character if character in _ESCAPED else character for character in auth.replace("$", "$$"))
 
 
 def _unescape(raw: str) -> str:
@@ -196,9 +196,10 @@ def _unescape(raw: str) -> str:
 
 
 def _split(value: str) -> list[str]:
-    """Cut a value into words, each with the blanks before it (the first with at most one)."""
+    """Cut a value into words, each with the blanks before it."""
     text = value.lstrip(_LEADING)
-    value = text if text == value else " " + text
+    if value[: len(value) - len(text)].strip(_BLANKS):
+        value = " " + text
     chunks = []
     start, at = 0, len(value) - len(text)
     while at < len(value):
@@ -218,8 +219,8 @@ def _closed(raw: str) -> str:
 
 
 def _is_exposed(word: str) -> bool:
-    """Whether a word could be read otherwise (as a bundle, or the argument of a bare -j) once the one before is gone."""
-    return word[0] != "-" and ("=" not in word or word[0] in _LEADING)
+    """Whether a word could become a bundle, or the argument of a bare -j or -l, once the one before it is gone."""
+    return word[0] != "-" and ("=" not in word or word[0] in _LEADING + _DIGITS + ".")
 
 
 def _short(name: str) -> str:
@@ -235,17 +236,13 @@ def _takes(name: str, word: str) -> bool:
     return word[0] in _DIGITS + "." if name == "l" else name in _REQUIRED
 
 
-def _jobs(argument: str | None, before: int | None) -> int | None:
-    if argument is None:
-        return 0
+def _jobs(argument: str) -> int:
     # More digits overflow make's int; int() itself refuses very long ones.
-    valid = 0 < len(argument) < 10 and not argument.strip(_DIGITS) and int(argument) > 0
-    return int(argument) if valid else before
+    return int(argument) if 0 < len(argument) < 10 and not argument.strip(_DIGITS) else 0
 
 
 def _load(argument: str | None) -> float | None:
-    text = argument or "-"
     try:
-        return None if text[0] == "-" or text.strip(_DIGITS + ".eE+-") else float(text)
+        return float(argument) if argument and argument[0] != "-" and not argument.strip(_DIGITS + ".eE+-") else None
     except ValueError:
         return None

@@ -23,9 +23,11 @@ import pytest
 import jobserver_ffi.client
 from jobserver_ffi import Client
 
-PATH = os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ.get("PATH", os.defpath), "/usr/bin", "/usr/local/bin"])
+PATH = os.pathsep.join(
+    [str(Path(sys.prefix) / "bin"), os.environ.get("PATH", os.defpath), "/usr/bin", "/usr/local/bin"]
+)
 
-# The tests must not run under the jobserver, the verbosity or the temporary settings of whoever started them.
+# The tests must not run under the jobserver of whoever started them.
 for name in ("MAKEFLAGS", "CARGO_MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
     os.environ.pop(name, None)
 
@@ -140,7 +142,11 @@ def version_of(path: str) -> tuple[int, ...]:
 def find_make(version: str) -> Tool | None:
     """A GNU make of this version on the path, in the environment of the tests, or named by GNU_MAKE_<version>."""
     named = os.environ.get("GNU_MAKE_" + version.replace(".", "_"))
-    places = [named] if named else [str(Path(place) / name) for place in PATH.split(os.pathsep) for name in ("make", "gmake")]
+    places = (
+        [named]
+        if named
+        else [str(Path(place) / name) for place in PATH.split(os.pathsep) for name in ("make", "gmake")]
+    )
     for path in places:
         if os.access(path, os.X_OK):
             tool = Tool(path, version_of(path))

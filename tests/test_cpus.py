@@ -11,6 +11,8 @@ import pytest
 
 from jobserver_ffi.cpus import usable_cpus
 
+pytestmark = pytest.mark.quick
+
 V2 = "42 32 0:30 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = "33 32 0:31 / /sys/fs/cgroup/cpu,cpuacct rw shared:5 - cgroup cgroup rw,cpu,cpuacct\n"
 V1_OTHER = "34 32 0:32 / /sys/fs/cgroup/cpuset rw shared:6 - cgroup cgroup rw,cpuset\n"
@@ -57,7 +59,7 @@ def lay_out(root: Path, cgroup: str, mountinfo: str, files: dict[str, str]) -> i
     ],
 )
 def test_v2_quota(tmp_path: Path, text: str, expected: int) -> None:
-    cgroup = "0:name=x:/wrong\n0::/a\n1::/wrong\n"
+    cgroup = "0::/a\n0:name=x:/wrong\n1::/wrong\n"
     files = {"a/cpu.max": text, "wrong/cpu.max": "100000 100000"}
     assert lay_out(tmp_path, cgroup, ROOT_FS + V2, files) == expected
 

@@ -18,6 +18,8 @@ from jobserver_ffi import Client, FromEnvError, FromEnvErrorKind
 
 from .conftest import TokenPipe
 
+pytestmark = pytest.mark.quick
+
 Kind = FromEnvErrorKind
 NewPipe = Callable[[bytes], TokenPipe]
 
@@ -91,7 +93,9 @@ def test_a_huge_value_is_read_and_shortened_in_the_message() -> None:
     assert len(str(caught.value)) < 1000
 
 
-@pytest.mark.parametrize(("variable", "others"), [("CARGO_MAKEFLAGS", ["MAKEFLAGS", "MFLAGS"]), ("MAKEFLAGS", ["MFLAGS"])])
+@pytest.mark.parametrize(
+    ("variable", "others"), [("CARGO_MAKEFLAGS", ["MAKEFLAGS", "MFLAGS"]), ("MAKEFLAGS", ["MFLAGS"])]
+)
 def test_the_first_variable_that_is_not_empty_decides(variable: str, others: list[str], whole: NewPipe) -> None:
     pipe = whole(b"ab")
     environ = {"CARGO_MAKEFLAGS": "", **dict.fromkeys(others, "-j --jobserver-auth=a,b")}
@@ -164,17 +168,21 @@ def test_a_fifo_with_a_blank_in_its_path(tmp_path: Path) -> None:
             client.close()
 
 
+def descriptor_flags(pipe: TokenPipe) -> list[int]:
+    commands = (fcntl.F_GETFL, fcntl.F_GETFD)
+    return [fcntl.fcntl(descriptor, command) for descriptor in (pipe.read_fd, pipe.write_fd) for command in commands]
+
+
 def test_inherited_descriptors_are_left_as_they_were(whole: NewPipe) -> None:
     pipe = whole(b"abc")
     os.set_blocking(pipe.read_fd, False)
-    before = [fcntl.fcntl(fd, command) for fd in (pipe.read_fd, pipe.write_fd) for command in (fcntl.F_GETFL, fcntl.F_GETFD)]
+    before = descriptor_flags(pipe)
     client = Client.from_env(pipe.environ)
     assert client is not None
     with client.acquire(), client.acquire(1), client.acquire_many(1):
         assert client.try_acquire() is None
     client.close()
-    after = [fcntl.fcntl(fd, command) for fd in (pipe.read_fd, pipe.write_fd) for command in (fcntl.F_GETFL, fcntl.F_GETFD)]
-    assert after == before
+    assert descriptor_flags(pipe) == before
 
 
 @pytest.fixture(params=[socket.SOCK_STREAM, socket.SOCK_SEQPACKET], ids=["stream", "seqpacket"])

@@ -15,6 +15,8 @@ from jobserver_ffi import Acquired, AcquiredBatch, AcquireTimeout, Client
 
 from .conftest import TokenPipe
 
+pytestmark = pytest.mark.quick
+
 NewPipe = Callable[[bytes], TokenPipe]
 TOKENS = b"ABCDE"
 WORKERS = 8

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from jobserver_ffi.makeflags import MakeFlags, escape, merge, parse, remove_auth
 
+pytestmark = pytest.mark.quick
+
 # ---------------------------------------------------------------------------------------------------------- tables
 
 
@@ -171,6 +173,7 @@ def test_jobs_and_load(value: str, jobs: int | None, load: float | None) -> None
         (" --jobserver-auth", 3, " -j3 --jobserver-auth=X"),
         (" -j7 k", 3, " - k -j3 --jobserver-auth=X"),
         (" -j --jobserver-auth=3,4 5", None, " -j - 5 --jobserver-auth=X"),
+        (" -l --jobserver-auth=3,4 5=", 3, " -l - 5= -j3 --jobserver-auth=X"),
         ("-j7 \nA=1", 3, " - \nA=1 -j3 --jobserver-auth=X"),
         ("\\\nj7", 3, "\\\n -j3 --jobserver-auth=X"),
         ("  -j7  -s", 3, "  -s -j3 --jobserver-auth=X"),

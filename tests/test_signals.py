@@ -15,6 +15,8 @@ from jobserver_ffi import AcquireTimeout, Client
 
 from .conftest import TokenPipe, wait_until_asleep
 
+pytestmark = pytest.mark.quick
+
 INTERRUPTIONS = 20_000
 NewPipe = Callable[[bytes], TokenPipe]
 
