@@ -9,6 +9,8 @@ from time import monotonic_ns
 
 from ._core import ffi, lib
 from .acquired import Acquired, AcquiredBatch, ImplicitSlot
+from .arguments import LARGEST_LIMIT, NO_LIMIT, nanoseconds, pool_limit, whole_number
+from .create import create
 from .errors import AcquireTimeout, ClientClosed, check, error_for
 
 TYPE_CHECKING = False
@@ -24,11 +26,8 @@ _acquire = lib.jobserver_token_acquire
 _acquire_raw = lib.jobserver_acquire_raw
 _release_raw = lib.jobserver_release_raw
 
-_NO_LIMIT = -1
-_LONGEST = 2**63 - 1  # nanoseconds; the core takes what is beyond its clock for no limit
 _MOST_AT_ONCE = 1 << 20  # bytes that acquire_many makes room for, unless its minimum is larger
 
-MAXIMUM_LIMIT = 2**31 - 1
 VARIABLES = ("MAKEFLAGS", "CARGO_MAKEFLAGS")
 
 
@@ -55,7 +54,7 @@ class Client:
 
     def __init__(self, limit: int, *, style: str | None = None, path: str | os.PathLike[str] | None = None) -> None:
         self._closed = True
-        handle, auth, descriptors = _create(_valid_limit(limit), style, path)
+        handle, auth, descriptors = create(pool_limit(limit), style, path)
         self._begin(handle, auth, descriptors, limit)
 
     def _begin(self, handle: Any, auth: str, descriptors: tuple[int, ...], limit: int | None) -> None:
@@ -152,7 +151,7 @@ class Client:
         except IndexError:
             cell = self._new_cell()
         if timeout is None:
-            serial = _acquire(cell, _NO_LIMIT)
+            serial = _acquire(cell, NO_LIMIT)
             if serial > 0:
                 return Acquired(self, cell, serial)
         else:
@@ -261,14 +260,14 @@ class Client:
             AcquireTimeout: The minimum was not there in time; nothing is held.
             Unsupported: With a minimum above 1: a pool that this process cannot lock (a socket, another user's pipe).
         """
-        maximum, minimum = _integer("maximum", maximum), _integer("minimum", minimum)
+        maximum, minimum = whole_number("maximum", maximum), whole_number("minimum", minimum)
         if not 1 <= minimum <= maximum:
             raise ValueError(f"minimum={minimum}, maximum={maximum}: the minimum must be from 1 to the maximum")
         if self._limit is not None and minimum > self._limit:
             raise ValueError(f"minimum={minimum}: this pool has only {self._limit} tokens, so they never come")
         nanoseconds(timeout)
         room = min(maximum, max(minimum, _MOST_AT_ONCE))
-        batch = lib.jobserver_batch_new(self._handle, min(room, MAXIMUM_LIMIT))
+        batch = lib.jobserver_batch_new(self._handle, min(room, LARGEST_LIMIT))
         if batch == ffi.NULL:
             raise MemoryError(f"no memory for {room} tokens")
         batch = ffi.gc(batch, lib.jobserver_batch_free)
@@ -300,7 +299,7 @@ class Client:
             AcquireTimeout: No token came in time.
         """
         if timeout is None:
-            byte = _acquire_raw(self._handle, _NO_LIMIT)
+            byte = _acquire_raw(self._handle, NO_LIMIT)
             if byte >= 0:
                 return byte
             return self._wait(_acquire_raw, self._handle, byte, None)
@@ -319,7 +318,7 @@ class Client:
             OverRelease: No such token is out.
             PoolFull: The pipe is full; the token is still out.
         """
-        if byte is not None and not 0 <= _integer("byte", byte) <= 255:
+        if byte is not None and not 0 <= whole_number("byte", byte) <= 255:
             raise ValueError(f"byte={byte}: a token is one byte, 0 to 255")
         code = _release_raw(self._handle, -1 if byte is None else byte)
         if code < 0:
@@ -422,97 +421,3 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<jobserver_ffi.Client {self._auth}{' closed' if self._closed else ''}>"
-
-
-def nanoseconds(timeout: float | None) -> int:
-    """A timeout in seconds as the core wants it, after a check.
-
-    Returns:
-        Nanoseconds; -1 for None and infinity.
-
-    Raises:
-        ValueError: It is negative or NaN.
-        TypeError: It is no number.
-    """
-    if timeout is None:
-        return _NO_LIMIT
-    if not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout={timeout!r}: a number of seconds or None is wanted, not {type(timeout).__name__}")
-    if not timeout >= 0:
-        raise ValueError(f"timeout={timeout!r}: a number of seconds from 0 on is wanted, or None to wait for ever")
-    if timeout == float("inf"):
-        return _NO_LIMIT
-    return min(int(timeout * 1_000_000_000), _LONGEST) if timeout < _LONGEST else _LONGEST
-
-
-def _integer(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name}={value!r}: a whole number is wanted, not {type(value).__name__}")
-    return value
-
-
-def _valid_limit(limit: object) -> int:
-    number = _integer("limit", limit)
-    if not 0 <= number <= MAXIMUM_LIMIT:
-        raise ValueError(f"limit={number}: a number of tokens from 0 to {MAXIMUM_LIMIT} is wanted")
-    return number
-
-
-def _create(limit: int, style: str | None, path: str | os.PathLike[str] | None) -> tuple[Any, str, tuple[int, ...]]:
-    """Makes a pool. Returns the core's client, its address, and the descriptors that children inherit."""
-    out = ffi.new("jobserver_client **")
-    if style in (None, "pipe"):
-        if path is not None:
-            raise ValueError(f"path={path!r} goes with style='fifo' only")
-        code = lib.jobserver_client_create_pipe(limit, out)
-    elif style == "fifo":
-        code = _create_fifo(limit, path, out)
-    elif style == "semaphore":
-        raise ValueError("style='semaphore' is for Windows: use 'pipe' or 'fifo' here")
-    else:
-        raise ValueError(f"style={style!r}: 'pipe' or 'fifo' is wanted")
-    if code == lib.JOBSERVER_LIMIT:
-        raise ValueError(
-            f"limit={limit}: a pipe here cannot hold so many tokens (see /proc/sys/fs/pipe-max-size): ask for fewer"
-        )
-    check(code)
-    handle = ffi.gc(out[0], lib.jobserver_client_free)
-    return handle, *address(handle)
-
-
-def _create_fifo(limit: int, path: str | os.PathLike[str] | None, out: Any) -> int:
-    if path is not None:
-        code = lib.jobserver_client_create_fifo(os.fsencode(path), limit, out)
-        if code < 0 and code != lib.JOBSERVER_LIMIT:
-            raise OSError(-code, os.strerror(-code), os.fspath(path))
-        return code
-    code = -EAGAIN
-    for directory in fifo_directories():
-        code = lib.jobserver_client_create_private_fifo(os.fsencode(directory), limit, out)
-        if code in (0, lib.JOBSERVER_LIMIT):
-            break
-    return code
-
-
-def fifo_directories() -> list[str]:
-    """Where private directories for fifos may be made, best first.
-
-    None has a character that make escapes in MAKEFLAGS (a blank, `$`, a backslash), since ninja, cargo and even the
-    sub-makes of make 4.4.1 do not all undo that.
-    """
-    wanted = (os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), "/tmp")
-    return [
-        name for name in wanted if name and os.path.isabs(name) and not any(c.isspace() or c in "$\\" for c in name)
-    ]
-
-
-def address(handle: Any) -> tuple[str, tuple[int, ...]]:
-    """The address that children get, and the descriptors that they must inherit for it."""
-    path = ffi.new("char[]", 4096)
-    check(lib.jobserver_client_path(handle, path, 4096))
-    name = ffi.string(path)
-    if name:
-        return "fifo:" + os.fsdecode(name), ()
-    descriptors = ffi.new("int[2]")
-    check(lib.jobserver_client_descriptors(handle, descriptors))
-    return f"{descriptors[0]},{descriptors[1]}", (descriptors[0], descriptors[1])

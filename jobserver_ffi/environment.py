@@ -8,7 +8,7 @@ import stat
 from errno import EBADF
 
 from ._core import ffi, lib
-from .client import Client, address
+from .client import Client
 from .errors import JobserverError, check
 from .makeflags import parse
 
@@ -220,6 +220,4 @@ def _open_path(path: str) -> Any:
             f"{path!r} cannot be opened ({os.strerror(-code)}): its maker has ended, or the path is not visible here "
             f"(a container, another user)",
         )
-    handle = ffi.gc(out[0], lib.jobserver_client_free)
-    address(handle)
-    return handle
+    return ffi.gc(out[0], lib.jobserver_client_free)

@@ -1,0 +1,73 @@
+"""Making a pool: in which style, and where a fifo lies."""
+
+from __future__ import annotations
+
+import os
+from errno import EAGAIN
+
+from ._core import ffi, lib
+from .errors import check
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def create(limit: int, style: str | None, path: str | os.PathLike[str] | None) -> tuple[Any, str, tuple[int, ...]]:
+    """Makes a pool. Returns the core's client, its address, and the descriptors that children inherit."""
+    out = ffi.new("jobserver_client **")
+    if style in (None, "pipe"):
+        if path is not None:
+            raise ValueError(f"path={path!r} goes with style='fifo' only")
+        code = lib.jobserver_client_create_pipe(limit, out)
+    elif style == "fifo":
+        code = _create_fifo(limit, path, out)
+    elif style == "semaphore":
+        raise ValueError("style='semaphore' is for Windows: use 'pipe' or 'fifo' here")
+    else:
+        raise ValueError(f"style={style!r}: 'pipe' or 'fifo' is wanted")
+    if code == lib.JOBSERVER_LIMIT:
+        raise ValueError(
+            f"limit={limit}: a pipe here cannot hold so many tokens (see /proc/sys/fs/pipe-max-size): ask for fewer"
+        )
+    check(code)
+    handle = ffi.gc(out[0], lib.jobserver_client_free)
+    return handle, *address(handle)
+
+
+def _create_fifo(limit: int, path: str | os.PathLike[str] | None, out: Any) -> int:
+    if path is not None:
+        code = lib.jobserver_client_create_fifo(os.fsencode(path), limit, out)
+        if code < 0 and code != lib.JOBSERVER_LIMIT:
+            raise OSError(-code, os.strerror(-code), os.fspath(path))
+        return code
+    code = -EAGAIN
+    for directory in fifo_directories():
+        code = lib.jobserver_client_create_private_fifo(os.fsencode(directory), limit, out)
+        if code in (0, lib.JOBSERVER_LIMIT):
+            break
+    return code
+
+
+def fifo_directories() -> list[str]:
+    """Where private directories for fifos may be made, best first.
+
+    None has a character that make escapes in MAKEFLAGS (a blank, `$`, a backslash), since ninja, cargo and even the
+    sub-makes of make 4.4.1 do not all undo that.
+    """
+    wanted = (os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), "/tmp")
+    return [
+        name for name in wanted if name and os.path.isabs(name) and not any(c.isspace() or c in "$\\" for c in name)
+    ]
+
+
+def address(handle: Any) -> tuple[str, tuple[int, ...]]:
+    """The address that children get, and the descriptors that they must inherit for it."""
+    path = ffi.new("char[]", 4096)
+    check(lib.jobserver_client_path(handle, path, 4096))
+    name = ffi.string(path)
+    if name:
+        return "fifo:" + os.fsdecode(name), ()
+    descriptors = ffi.new("int[2]")
+    check(lib.jobserver_client_descriptors(handle, descriptors))
+    return f"{descriptors[0]},{descriptors[1]}", (descriptors[0], descriptors[1])
