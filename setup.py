@@ -17,7 +17,7 @@ LIMITED_API = platform.python_implementation() == "CPython" and not sysconfig.ge
 
 # For developers: JOBSERVER_FFI_CFLAGS adds compiler and linker flags, to try sanitizers or JOBSERVER_PORTABLE.
 EXTRA_FLAGS = os.environ.get("JOBSERVER_FFI_CFLAGS", "").split()
-UNIX_FLAGS = ["-std=c11", "-fvisibility=hidden", "-Wall", "-Wextra"]
+UNIX_FLAGS = ["-std=c11", "-fvisibility=hidden", "-g0", "-Wall", "-Wextra"]
 
 
 def declarations() -> str:

@@ -57,7 +57,10 @@ int jobserver_client_path(jobserver_client *client, char *path, size_t size);
 void jobserver_client_inherit(jobserver_client *client);
 int jobserver_check_descriptor(int descriptor, int for_writing);
 
-/* One token in a cell. The serial names one taking, so that a release that comes late frees nobody else's token. */
+/*
+ * One token in a cell. The serial names one taking, so that a release that comes late frees nobody else's token; 0
+ * names what is held, for a caller who alone has the cell.
+ */
 jobserver_token *jobserver_token_new(jobserver_client *client);
 void jobserver_token_free(jobserver_token *token);
 int64_t jobserver_token_acquire(jobserver_token *token, int64_t timeout);
@@ -65,9 +68,18 @@ int64_t jobserver_token_acquire_implicit(jobserver_token *token);
 int jobserver_token_release(jobserver_token *token, int64_t serial);
 int jobserver_token_drop(jobserver_token *token, int64_t serial);
 
+/* Acquire without a limit of time, and release with serial 0. One argument makes a call from Python much cheaper. */
+int jobserver_token_take(jobserver_token *token);
+int jobserver_token_give(jobserver_token *token);
+
 /* Tokens whose byte the caller keeps. */
 int jobserver_acquire_raw(jobserver_client *client, int64_t timeout);
 int jobserver_release_raw(jobserver_client *client, int byte);
+
+/* The same in one argument: no limit of time; any byte; GNU make's byte. */
+int jobserver_take_raw(jobserver_client *client);
+int jobserver_give_raw(jobserver_client *client);
+int jobserver_give_raw_plus(jobserver_client *client);
 
 /* Many tokens at once. */
 jobserver_batch *jobserver_batch_new(jobserver_client *client, int maximum);

@@ -103,3 +103,15 @@ int jobserver_release_raw(jobserver_client *client, int byte) {
     jobserver_client_drop(client);
     return 0;
 }
+
+int jobserver_take_raw(jobserver_client *client) {
+    return jobserver_acquire_raw(client, -1);
+}
+
+int jobserver_give_raw(jobserver_client *client) {
+    return jobserver_release_raw(client, -1);
+}
+
+int jobserver_give_raw_plus(jobserver_client *client) {
+    return jobserver_release_raw(client, JOBSERVER_TOKEN_BYTE);
+}

@@ -75,11 +75,16 @@ int64_t jobserver_token_acquire_implicit(jobserver_token *token) {
     return client->inherited && jobserver_implicit_take() ? set_held(token, true) : -EAGAIN;
 }
 
-/* Claims what the cell holds under this serial for the caller alone. False: somebody else did, or a fork took it away. */
-static bool claim(jobserver_token *token, uint64_t serial) {
-    uint64_t expected = serial << 2 | PHASE_HELD;
-    return atomic_load_explicit(&token->generation, memory_order_relaxed) == jobserver_generation() &&
-           atomic_compare_exchange_strong(&token->state, &expected, serial << 2 | PHASE_RETURNING);
+/*
+ * Claims what the cell holds under this serial (0: under any) for the caller alone. Returns the serial, or 0: somebody
+ * else did, or a fork took it away.
+ */
+static uint64_t claim(jobserver_token *token, int64_t serial) {
+    uint64_t number = serial != 0 ? (uint64_t)serial : atomic_load_explicit(&token->state, memory_order_relaxed) >> 2;
+    uint64_t expected = number << 2 | PHASE_HELD;
+    bool claimed = atomic_load_explicit(&token->generation, memory_order_relaxed) == jobserver_generation() &&
+                   atomic_compare_exchange_strong(&token->state, &expected, number << 2 | PHASE_RETURNING);
+    return claimed ? number : 0;
 }
 
 /*
@@ -88,8 +93,8 @@ static bool claim(jobserver_token *token, uint64_t serial) {
  */
 int jobserver_token_release(jobserver_token *token, int64_t serial) {
     jobserver_client *client = token->entry.client;
-    uint64_t number = (uint64_t)serial;
-    if (!claim(token, number)) {
+    uint64_t number = claim(token, serial);
+    if (number == 0) {
         return 1;
     }
     bool implicit = token->implicit;
@@ -117,11 +122,7 @@ bool jobserver_token_holds(const jobserver_token *token) {
 
 /* Gives back whatever the cell holds. 0 if it holds nothing now. */
 int jobserver_token_give_back(jobserver_token *token) {
-    uint64_t state = atomic_load(&token->state);
-    if ((state & PHASE_MASK) != PHASE_HELD) {
-        return 0;
-    }
-    int result = jobserver_token_release(token, (int64_t)(state >> 2));
+    int result = jobserver_token_release(token, 0);
     return result < 0 ? result : 0;
 }
 
@@ -144,8 +145,8 @@ void jobserver_token_free(jobserver_token *token) {
  * Returns its byte, -ENOENT if the cell does not hold it any more, or -EINVAL for the implicit slot, which has none.
  */
 int jobserver_token_drop(jobserver_token *token, int64_t serial) {
-    uint64_t number = (uint64_t)serial;
-    if (!claim(token, number)) {
+    uint64_t number = claim(token, serial);
+    if (number == 0) {
         return -ENOENT;
     }
     if (token->implicit) {
@@ -156,4 +157,13 @@ int jobserver_token_drop(jobserver_token *token, int64_t serial) {
     jobserver_raw_add(token->entry.client, token->byte);
     atomic_store(&token->state, number << 2 | PHASE_FREE);
     return byte;
+}
+
+int jobserver_token_take(jobserver_token *token) {
+    int64_t result = jobserver_token_acquire(token, -1);
+    return result < 0 ? (int)result : 0;
+}
+
+int jobserver_token_give(jobserver_token *token) {
+    return jobserver_token_release(token, 0);
 }

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from .client import Client
 
-_release = lib.jobserver_token_release
+_give = lib.jobserver_token_give
 
 
 class Acquired:
@@ -23,15 +23,13 @@ class Acquired:
     since the token is the parent's.
     """
 
-    __slots__ = ("_cell", "_client", "_serial")
+    __slots__ = ("_client", "_held")
+
+    _client: Client
+    _held: list[Any]  # the cell; nothing once the token is given back
 
     implicit = False
     """Whether this is the process's implicit slot, which is no token of the pool."""
-
-    def __init__(self, client: Client, cell: Any, serial: int) -> None:
-        self._client = client
-        self._cell = cell
-        self._serial = serial
 
     def __enter__(self) -> Acquired:
         return self
@@ -39,15 +37,17 @@ class Acquired:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        cell = self._cell
-        if cell is not None:
-            code = _release(cell, self._serial)
-            if code == 0:
-                # Forgotten before it can be reused, or this object would keep another's token from being dropped.
-                self._cell = None
-                self._client._cells.append(cell)
-            elif code < 0:
-                check(code)
+        try:
+            # Of several threads one gets the cell, and nobody has it any more when it is used again.
+            cell = self._held.pop()
+        except IndexError:
+            return
+        code = _give(cell)
+        if code == 0:
+            self._client._cells.append(cell)
+        elif code < 0:
+            self._held.append(cell)
+            check(code)
 
     def release(self) -> None:
         """Gives the token back, with the byte that was read. Releasing again is harmless. Does not block.
@@ -67,18 +67,28 @@ class Acquired:
         Raises:
             JobserverError: It was released before, or it is the implicit slot, which has no byte.
         """
-        cell = self._cell
-        byte = -1 if cell is None else lib.jobserver_token_drop(cell, self._serial)
+        if self.implicit:
+            raise JobserverError("this Acquired is the implicit slot, which is no token: it has no byte to keep")
+        try:
+            cell = self._held.pop()
+        except IndexError:
+            cell = None
+        byte = -1 if cell is None else lib.jobserver_token_drop(cell, 0)
         if byte < 0:
-            reason = "is the implicit slot, which is no token" if self.implicit else "was released before"
-            raise JobserverError(f"this Acquired {reason}: it has no byte to keep")
-        self._cell = None
+            raise JobserverError("this Acquired was released before: it has no byte to keep")
         self._client._cells.append(cell)
         return byte
 
     def __repr__(self) -> str:
-        state = "released" if self._cell is None else "held"
+        state = "held" if self._held else "released"
         return f"<{type(self).__name__} {state}, implicit={self.implicit}>"
+
+
+def hold(token: Acquired, client: Client, cell: Any) -> Acquired:
+    """Lets a new Acquired hold what the cell holds; a constructor in Python would cost a tenth of the whole pair."""
+    token._client = client
+    token._held = [cell]
+    return token
 
 
 class ImplicitSlot(Acquired):

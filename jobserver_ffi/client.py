@@ -8,8 +8,8 @@ from errno import EAGAIN, EINTR, ETIMEDOUT
 from time import monotonic_ns
 
 from ._core import ffi, lib
-from .acquired import Acquired, AcquiredBatch, ImplicitSlot
-from .arguments import LARGEST_LIMIT, NO_LIMIT, nanoseconds, pool_limit, whole_number
+from .acquired import Acquired, AcquiredBatch, ImplicitSlot, hold
+from .arguments import LARGEST_LIMIT, nanoseconds, pool_limit, whole_number
 from .create import create
 from .errors import AcquireTimeout, ClientClosed, check, error_for
 
@@ -23,9 +23,14 @@ if TYPE_CHECKING:
     from .environment import FromEnv
 
 _acquire = lib.jobserver_token_acquire
+_take = lib.jobserver_token_take
 _acquire_raw = lib.jobserver_acquire_raw
+_take_raw = lib.jobserver_take_raw
 _release_raw = lib.jobserver_release_raw
+_give_raw = lib.jobserver_give_raw
+_give_raw_plus = lib.jobserver_give_raw_plus
 
+_PLUS = 43  # the byte of every token that GNU make or this package made
 _MOST_AT_ONCE = 1 << 20  # bytes that acquire_many makes room for, unless its minimum is larger
 
 VARIABLES = ("MAKEFLAGS", "CARGO_MAKEFLAGS")
@@ -62,8 +67,9 @@ class Client:
         self._auth = auth
         self._descriptors = descriptors
         self._limit = limit
-        # Cells that hold nothing. Each is owned by exactly one place: this list or an Acquired.
-        self._cells: list[Any] = []
+        # Cells that hold nothing. Each is owned by exactly one place: this list or an Acquired. Two from the start: a
+        # list that runs empty gives its memory up, and has to get it again for the next cell.
+        self._cells: list[Any] = [self._new_cell(), self._new_cell()]
         self._closed = False
 
     @classmethod
@@ -151,12 +157,16 @@ class Client:
         except IndexError:
             cell = self._new_cell()
         if timeout is None:
-            serial = _acquire(cell, NO_LIMIT)
-            if serial > 0:
-                return Acquired(self, cell, serial)
+            code = _take(cell)
+            if code == 0:
+                token = Acquired()  # as hold() does, whose call would show here
+                token._client = self
+                token._held = [cell]
+                return token
         else:
-            serial = -EINTR
-        return Acquired(self, cell, self._wait(_acquire, cell, serial, timeout))
+            code = -EINTR
+        self._wait(_acquire, cell, code, timeout)
+        return hold(Acquired(), self, cell)
 
     def _wait(self, function: Any, what: Any, code: int, timeout: float | None) -> int:
         """Calls `function(what, timeout)` for as long as `code`, its result, says that it was interrupted.
@@ -214,7 +224,7 @@ class Client:
             cell = self._new_cell()
         serial = _acquire(cell, 0)
         if serial > 0:
-            return Acquired(self, cell, serial)
+            return hold(Acquired(), self, cell)
         if serial == -EAGAIN:
             self._cells.append(cell)
             return None
@@ -240,10 +250,9 @@ class Client:
             cell = self._new_cell()
         serial = lib.jobserver_token_acquire_implicit(cell)
         if serial > 0:
-            return ImplicitSlot(self, cell, serial)
-        if serial == -EAGAIN:
-            serial = -EINTR
-        return Acquired(self, cell, self._wait(_acquire, cell, serial, timeout))
+            return hold(ImplicitSlot(), self, cell)
+        self._cells.append(cell)
+        return self.acquire(timeout)
 
     def acquire_many(self, maximum: int, *, minimum: int = 1, timeout: float | None = None) -> AcquiredBatch:
         """Takes between `minimum` and `maximum` tokens at once, waiting until the minimum is there.
@@ -299,7 +308,7 @@ class Client:
             AcquireTimeout: No token came in time.
         """
         if timeout is None:
-            byte = _acquire_raw(self._handle, NO_LIMIT)
+            byte = _take_raw(self._handle)
             if byte >= 0:
                 return byte
             return self._wait(_acquire_raw, self._handle, byte, None)
@@ -318,9 +327,14 @@ class Client:
             OverRelease: No such token is out.
             PoolFull: The pipe is full; the token is still out.
         """
-        if byte is not None and not 0 <= whole_number("byte", byte) <= 255:
+        if byte is _PLUS:
+            code = _give_raw_plus(self._handle)
+        elif byte is None:
+            code = _give_raw(self._handle)
+        elif 0 <= whole_number("byte", byte) <= 255:
+            code = _release_raw(self._handle, byte)
+        else:
             raise ValueError(f"byte={byte}: a token is one byte, 0 to 255")
-        code = _release_raw(self._handle, -1 if byte is None else byte)
         if code < 0:
             raise self._error(code)
 

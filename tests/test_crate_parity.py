@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +17,10 @@ from jobserver_ffi import AcquireTimeout, Client
 from jobserver_ffi.makeflags import parse
 
 from .conftest import TokenPipe
-from .overlap import LIST_OPEN, MAKE_SERVERS, JobCounter, Recipe, captured, ends, quiet, server_command
+from .overlap import LIST_OPEN, MAKE_SERVERS, JobCounter, Recipe, captured, ends, python, quiet, server_command
 
 NewPipe = Callable[[bytes], TokenPipe]
 STYLES = ["pipe", "fifo"]
-PYTHON = [sys.executable, "-I", "-c"]
 every_style = pytest.mark.parametrize("style", STYLES)
 every_server = pytest.mark.parametrize("server", MAKE_SERVERS)
 
@@ -47,6 +45,10 @@ def second():
 thread = threading.Thread(target=second)
 thread.start()
 asked.wait()
+try:
+    client.acquire(0.05)
+except TimeoutError:
+    pass
 tell(early=got.is_set(), free=client.available())
 first.release()
 thread.join()
@@ -104,6 +106,8 @@ def test_server_blocks(style: str) -> None:
         with client.acquire():
             waiter = threads.submit(second)
             asked.wait()
+            with pytest.raises(AcquireTimeout):
+                client.acquire(0.05)
             assert not got.is_set()
         waiter.result()
 
@@ -126,15 +130,13 @@ def test_make_with_its_own_slot_only(server: str, tmp_path: Path) -> None:
     assert done.stdout in ("echo foo\nfoo\necho bar\nbar\n", "echo bar\nbar\necho foo\nfoo\n")
 
 
-PASS_ON = (
-    "import os, sys; os.environ['MAKEFLAGS'] = os.environ.pop('CARGO_MAKEFLAGS'); os.execvp(sys.argv[1], sys.argv[1:])"
-)
+PASS_ON = "os.environ['MAKEFLAGS'] = os.environ.pop('CARGO_MAKEFLAGS'); os.execvp(sys.argv[1], sys.argv[1:])"
 
 
 @every_server
 def test_make_below_a_program_that_moves_the_variable(server: str, tmp_path: Path) -> None:
     """Cargo and the crate set CARGO_MAKEFLAGS; a program below makes that MAKEFLAGS for a make."""
-    command = [*PYTHON, PASS_ON, server_command(server)[0].path, "-s", "-C", str(tmp_path)]
+    command = [*python(PASS_ON), server_command(server)[0].path, "-s", "-C", str(tmp_path)]
     with Client(1, style=server.split()[1]) as client, JobCounter(2, 2, client.available) as counter:
         (tmp_path / "Makefile").write_text(f"all: foo bar\nfoo bar:\n\t{counter.command}\n")
         quiet(client.run(command, variables=["CARGO_MAKEFLAGS"], **captured({})))
@@ -143,7 +145,6 @@ def test_make_below_a_program_that_moves_the_variable(server: str, tmp_path: Pat
 
 
 CLIENT_OF_MYSELF = """
-from jobserver_ffi import Client
 client = Client.from_env()
 print("free", client.available(), flush=True)
 with client.acquire():
@@ -155,9 +156,11 @@ with client.acquire():
 def test_client_of_myself(style: str) -> None:
     with Client(1, style=style) as client:
         held = client.acquire()
-        with client.popen([*PYTHON, CLIENT_OF_MYSELF], stdout=subprocess.PIPE, bufsize=0) as child:
+        with client.popen(python(CLIENT_OF_MYSELF), stdout=subprocess.PIPE, bufsize=0) as child:
             assert child.stdout
             assert child.stdout.readline() == b"free 0\n"
+            with pytest.raises(AcquireTimeout):
+                client.acquire(0.05)
             assert select.select([child.stdout], [], [], 0)[0] == []
             held.release()
             assert child.stdout.read() == b"hello!\n"
@@ -181,7 +184,6 @@ def test_try_acquire(pool: str, whole: NewPipe) -> None:
 
 
 LEND = """
-from jobserver_ffi import Client
 client = Client.from_env()
 assert client.try_acquire() is None
 client.release_raw()
@@ -196,7 +198,7 @@ client.try_acquire().drop_without_releasing()
 def test_an_implicit_slot_is_lent(style: str) -> None:
     """The crate lets who inherited an empty pool give its own slot to the others; at the end it is taken back."""
     with Client(0, style=style) as client:
-        client.run([*PYTHON, LEND], check=True)
+        client.run(python(LEND), check=True)
 
 
 def test_the_address_is_as_it_was_given(tmp_path: Path, whole: NewPipe) -> None:
@@ -239,8 +241,6 @@ def test_a_child_has_what_is_advertised_and_nothing_else(style: str) -> None:
 
 
 GRANDCHILD = """
-import sys
-from jobserver_ffi import Client
 client = Client.from_env()
 token = client.acquire()
 client.run(sys.argv[1:], check=True)
@@ -250,7 +250,7 @@ client.run(sys.argv[1:], check=True)
 def test_a_grandchild_has_what_is_advertised_and_nothing_else(whole: NewPipe) -> None:
     pipe = whole(b"ab")
     child = subprocess.Popen(
-        [*PYTHON, GRANDCHILD, *LIST_OPEN],
+        [*python(GRANDCHILD), *LIST_OPEN],
         env={**os.environ, **pipe.environ},
         pass_fds=(pipe.read_fd, pipe.write_fd),
         **captured({"stdin": subprocess.DEVNULL}),
@@ -261,7 +261,7 @@ def test_a_grandchild_has_what_is_advertised_and_nothing_else(whole: NewPipe) ->
 @pytest.mark.parametrize("waited", ["wait", "poll", "communicate"])
 def test_a_fifo_stays_until_the_child_was_waited_for(waited: str, tmp_path: Path) -> None:
     client = Client(1, style="fifo", path=tmp_path / "pool")
-    child = client.popen([*PYTHON, ""])
+    child = client.popen(["true"])
     client.close()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # It has ended, but nobody was told yet.
     assert (tmp_path / "pool").exists()
@@ -270,7 +270,6 @@ def test_a_fifo_stays_until_the_child_was_waited_for(waited: str, tmp_path: Path
 
 
 OWNER = """
-from jobserver_ffi import Client
 client = Client(1, style="fifo")
 print(client.auth.removeprefix("fifo:"), flush=True)
 input()
@@ -281,7 +280,7 @@ def owner(directory: Path) -> tuple[subprocess.Popen[str], Path]:
     """A process that has a fifo of its own in the directory until it reads a line."""
     pipe = subprocess.PIPE
     environ = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
-    child = subprocess.Popen([*PYTHON, OWNER], env=environ, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    child = subprocess.Popen(python(OWNER), env=environ, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     assert child.stdout
     return child, Path(child.stdout.readline().strip())
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pytest
 from jobserver_ffi import Client
 
 from .conftest import TokenPipe, Tool
-from .overlap import RECIPE, JobCounter, captured, told_in
+from .overlap import JobCounter, captured, told_in, write_recipe
 
 NewPipe = Callable[[bytes], TokenPipe]
 
@@ -81,8 +81,8 @@ def test_the_bytes_in_a_pipe_come_back(cargo: Tool, tmp_path: Path, whole: NewPi
 
 BUILD_SCRIPT = """\
 fn main() {
-    let program = std::env::var("PROGRAM").unwrap();
-    let status = std::process::Command::new(std::env::var("PYTHON").unwrap()).arg(program).status().unwrap();
+    let command = std::env::var("COMMAND").unwrap();
+    let status = std::process::Command::new("/bin/sh").arg("-c").arg(command).status().unwrap();
     assert!(status.success());
 }
 """
@@ -97,10 +97,9 @@ tell(variable=found.variable, auth=client.auth, implicit=held[0].implicit, free=
 def test_a_build_script_reaches_our_pool_through_cargo(style: str, cargo: Tool, tmp_path: Path) -> None:
     crates(tmp_path, 1)
     (tmp_path / "crate0/build.rs").write_text(BUILD_SCRIPT)
-    program = tmp_path / "program.py"
-    program.write_text(RECIPE.format(told=str(tmp_path / "told")) + IN_BUILD_SCRIPT)
+    command = shlex.join(write_recipe(tmp_path / "program.py", IN_BUILD_SCRIPT, tmp_path / "told"))
     with Client(3, style=style) as client:
-        options = captured({"env": environment(tmp_path, PYTHON=sys.executable, PROGRAM=str(program))})
+        options = captured({"env": environment(tmp_path, COMMAND=command)})
         with client.acquire():
             done = client.run(cargo_in(tmp_path, cargo), **options)
         assert done.returncode == 0, done.stderr

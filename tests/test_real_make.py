@@ -253,7 +253,10 @@ def test_a_recipe_hands_the_pool_on_to_a_make(server: str, place: str, tmp_path:
     assert told["auth"].startswith(f"fifo:{tmp_path / place}" if "fifo" in server else "")
 
 
-@pytest.mark.parametrize("end", ["sys.exit(0)", "client.close()", "del client, found, held"])
+IN_A_THREAD = "threading.Thread(target=lambda held: threading.Event().wait(), args=[held], daemon=True).start()"
+
+
+@pytest.mark.parametrize("end", ["sys.exit(0)", "client.close()", "del client, found, held", IN_A_THREAD])
 @every_server
 def test_a_recipe_that_ends_with_tokens_in_its_hands(server: str, end: str, tmp_path: Path) -> None:
     program = f"held = [client.slot(), client.acquire(), client.acquire_many(9)]\n{end}"

@@ -73,9 +73,8 @@ def test_run_inside_run_shares_the_slots(server: str, tmp_path: Path) -> None:
     write = (tmp_path / "part.mk").write_text
     done = build(["-j4", *options, "--check", *make], lambda job: write(flat(6, job)), jobs=12, full=4)
     assert done.returncode == 0
-    assert [line.partition(" (")[0] for line in done.stderr.splitlines()] == [
-        "jobserver: joining the jobserver of MAKEFLAGS"
-    ] * 2
+    joining = done.stderr.splitlines()
+    assert len(joining) == 2 and all(line.startswith("jobserver: joining the jobserver of ") for line in joining)
 
 
 def test_ninja_fills_the_slots(ninja: Tool, tmp_path: Path) -> None:
@@ -123,7 +122,8 @@ def test_ninja_with_jobs_of_its_own_is_warned_of(ninja: Tool) -> None:
     done = run("-j3", ninja.path, "-j8", "--version")
     assert done.returncode == 0
     assert done.stderr == (
-        f"jobserver: `{ninja.path} -j8` leaves this jobserver and counts its jobs by itself: call {ninja.path} without -j\n"
+        f"jobserver: `{ninja.path} -j8` leaves this jobserver and counts its jobs by itself: call {ninja.path} without "
+        f"-j\n"
     )
 
 

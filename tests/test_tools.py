@@ -21,7 +21,9 @@ def test_makes_are_known_by_their_name(program: str) -> None:
     assert is_make(program)
 
 
-@pytest.mark.parametrize("program", ["cmake", "automake", "make.sh", "makeinfo", "make/", "", "qmake", "ninja", "make-"])
+@pytest.mark.parametrize(
+    "program", ["cmake", "automake", "make.sh", "makeinfo", "make/", "", "qmake", "ninja", "make-"]
+)
 def test_others_are_no_makes(program: str) -> None:
     assert not is_make(program)
 
