@@ -9,6 +9,7 @@ writes down when a compiler starts and ends, so that the number at work at once 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -39,7 +40,11 @@ def find(program: str) -> str:
 def fetch(folder: Path) -> Path:
     """Downloads and unpacks the sources. Returns the folder with the makefile."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*command, "--no-deps", "--no-binary", ":all:", "--dest", folder, SOURCES], check=True)
+    # pip asks a source distribution for its metadata; without this, lupa would compile five Luas to answer.
+    environment = {**os.environ, "LUPA_NO_BUNDLE": "true"}
+    options = ["--no-deps", "--no-binary", "lupa", "--dest", str(folder), SOURCES]
+    if subprocess.run([*command, *options], env=environment, check=False).returncode:
+        sys.exit(f"the sources of Lua ({SOURCES}) could not be downloaded: see what pip says above")
     with tarfile.open(next(folder.glob("lupa-*.tar.gz"))) as archive:
         archive.extractall(folder, members=[m for m in archive if m.name.startswith(FOLDER)], filter="data")
     return folder / FOLDER
