@@ -4,23 +4,21 @@
 #include <string.h>
 
 #include "internal.h"
-#include "process.h"
 
-enum phase { PHASE_FREE, PHASE_TAKING, PHASE_HELD, PHASE_RETURNING };
+enum phase { PHASE_FREE, PHASE_HELD, PHASE_RETURNING };
 
 struct jobserver_batch {
     struct jobserver_entry entry; /* first: entries are freed through it */
     atomic_int phase;
-    unsigned generation;
     int lock; /* on the pool, while this batch waits with tokens in its hands; else -1 */
     size_t count;
     size_t maximum;
     unsigned char bytes[];
 };
 
-/* An empty batch for up to `maximum` tokens, the caller's until jobserver_batch_free. Null when memory is short. */
+/* An empty batch for 1 to `maximum` tokens, the caller's until jobserver_batch_free. Null when memory is short. */
 jobserver_batch *jobserver_batch_new(jobserver_client *client, int maximum) {
-    jobserver_batch *batch = calloc(1, sizeof *batch + (size_t)maximum);
+    jobserver_batch *batch = maximum < 1 ? NULL : calloc(1, sizeof *batch + (size_t)maximum);
     if (batch != NULL) {
         batch->lock = -1;
         batch->maximum = (size_t)maximum;
@@ -53,8 +51,7 @@ static int give_all(jobserver_batch *batch) {
 /* Gives back all, unless another thread does, or it was done, or it is the parent's: then 1. */
 static int give_back_once(jobserver_batch *batch) {
     int expected = PHASE_HELD;
-    if (batch->generation != jobserver_generation() ||
-        !atomic_compare_exchange_strong(&batch->phase, &expected, PHASE_RETURNING)) {
+    if (!atomic_compare_exchange_strong(&batch->phase, &expected, PHASE_RETURNING)) {
         return 1;
     }
     int result = give_all(batch);
@@ -67,8 +64,8 @@ static int give_back_once(jobserver_batch *batch) {
     return 0;
 }
 
-bool jobserver_batch_holds(const jobserver_batch *batch) {
-    return batch->generation == jobserver_generation() && atomic_load(&batch->phase) != PHASE_FREE;
+bool jobserver_batch_is_returning(const jobserver_batch *batch) {
+    return atomic_load(&batch->phase) == PHASE_RETURNING;
 }
 
 int jobserver_batch_give_back(jobserver_batch *batch) {
@@ -76,34 +73,38 @@ int jobserver_batch_give_back(jobserver_batch *batch) {
     return result < 0 ? result : 0;
 }
 
-/*
- * Adds tokens that were just taken to the batch. From here on the batch gives them back, at exit too: there, either the
- * exit sees the held batch or this call sees the exit. 0, or -ECANCELED in a process that exits.
- */
-static int add(jobserver_batch *batch, const unsigned char *taken, size_t count) {
-    int held = PHASE_HELD;
+/* In a forked child the lock is the parent's, as the tokens are. */
+void jobserver_batch_forked(jobserver_batch *batch) {
+    if (batch->lock >= 0) {
+        jobserver_channel_forget_lock(batch->lock);
+        batch->lock = -1;
+    }
+    batch->count = 0;
+    atomic_store(&batch->phase, PHASE_FREE);
+}
+
+/* Takes up to the maximum, before the deadline. 0, or why it took none. From here on the batch gives them back. */
+static int take_more(jobserver_batch *batch, int64_t deadline) {
+    jobserver_client *client = batch->entry.client;
+    int result = jobserver_take(client, batch->bytes + batch->count, batch->maximum - batch->count, deadline);
+    if (result < 0) {
+        return result;
+    }
+    batch->count += (size_t)result;
     if (atomic_load(&batch->phase) == PHASE_FREE) {
-        batch->generation = jobserver_generation();
-        jobserver_client_hold(batch->entry.client);
-    } else if (!atomic_compare_exchange_strong(&batch->phase, &held, PHASE_TAKING)) {
-        jobserver_channel_give(batch->entry.client->channel, taken, count);
-        return -ECANCELED;
+        jobserver_client_hold(client);
     }
-    memmove(batch->bytes + batch->count, taken, count);
-    batch->count += count;
     atomic_store(&batch->phase, PHASE_HELD);
-    if (jobserver_process_exiting()) {
-        give_back_once(batch);
-        return -ECANCELED;
-    }
     return 0;
 }
 
-/* Takes up to the maximum, before the deadline. 0, or why it took none. */
-static int take_more(jobserver_batch *batch, int64_t deadline) {
-    unsigned char *end = batch->bytes + batch->count;
-    int result = jobserver_take(batch->entry.client, end, batch->maximum - batch->count, deadline);
-    return result < 0 ? result : add(batch, end, (size_t)result);
+/* A forked child looks for the lock in the batch, so it is opened with the process's lock held. */
+static int open_lock(jobserver_batch *batch) {
+    jobserver_lock();
+    int result = jobserver_channel_open_lock(batch->entry.client->channel);
+    batch->lock = result < 0 ? -1 : result;
+    jobserver_unlock();
+    return result < 0 ? result : 0;
 }
 
 /*
@@ -111,15 +112,21 @@ static int take_more(jobserver_batch *batch, int64_t deadline) {
  * for ever. With no time to wait it first looks whether there is enough, so as to disturb nobody in vain.
  */
 static int lock(jobserver_batch *batch, size_t minimum, int64_t deadline) {
-    jobserver_channel *channel = batch->entry.client->channel;
+    jobserver_client *client = batch->entry.client;
     if (deadline == 0) {
-        int available = jobserver_channel_available(channel);
+        int available = jobserver_channel_available(client->channel);
         if (available < 0 || (size_t)available < minimum) {
             return available < 0 ? available : -EAGAIN;
         }
     }
-    batch->lock = jobserver_channel_lock(channel, deadline);
-    return batch->lock < 0 ? batch->lock : 0;
+    int result = open_lock(batch);
+    if (result == 0) {
+        result = jobserver_wait_for_lock(client, batch->lock, deadline);
+        if (result < 0) {
+            unlock(batch);
+        }
+    }
+    return result;
 }
 
 /* Takes until the batch holds the minimum. */
@@ -131,24 +138,29 @@ static int fill(jobserver_batch *batch, size_t minimum, int64_t deadline) {
     return result;
 }
 
+/* Leaves the batch without tokens, since taking failed with `error`. Returns that, or why it cannot. */
+static int give_up(jobserver_batch *batch, int error) {
+    unlock(batch);
+    int result = jobserver_batch_give_back(batch);
+    return result < 0 ? result : error;
+}
+
 /*
  * Takes from `minimum` (at least 1) to the batch's maximum tokens into an empty batch. Returns how many it holds.
- * After -EINTR it may hold some already: call again to go on, or free it. After any other error it holds none, except
- * when they could not be given back (then that is the error).
+ * After -EINTR and JOBSERVER_STRANDED it may hold some already: call again to go on, or free it. After any other error
+ * it holds none, except when they could not be given back (then that is the error).
  */
 int jobserver_batch_acquire(jobserver_batch *batch, int minimum, int64_t timeout) {
     jobserver_client *client = batch->entry.client;
-    int result = jobserver_client_begin(client);
+    int result = minimum < 1 || (size_t)minimum > batch->maximum ? -EINVAL : jobserver_client_begin(client);
     if (result < 0) {
-        return result;
+        return result == JOBSERVER_STRANDED ? result : give_up(batch, result);
     }
     result = fill(batch, (size_t)minimum, jobserver_deadline(timeout));
-    if (result != -EINTR) {
+    if (result == 0) {
         unlock(batch);
-    }
-    if (result < 0 && result != -EINTR) {
-        int failed = jobserver_batch_give_back(batch);
-        result = failed < 0 ? failed : result;
+    } else if (result != -EINTR) {
+        result = give_up(batch, result);
     }
     jobserver_client_leave(client);
     return result < 0 ? result : (int)batch->count;

@@ -32,21 +32,24 @@ static int client_from(int result, jobserver_channel *channel, bool made_here, j
 /* Makes an anonymous pipe with `limit` tokens. JOBSERVER_LIMIT if no pipe can hold so many. */
 int jobserver_client_create_pipe(int limit, jobserver_client **client) {
     jobserver_channel *channel = NULL;
-    int result = jobserver_channel_create_pipe(limit, &channel);
+    int result = limit < 0 ? -EINVAL : jobserver_channel_create_pipe(limit, &channel);
     return client_from(result, channel, true, client);
 }
 
 /* Makes a fifo at `path`, which must not exist. It is removed when the descriptors are closed. */
 int jobserver_client_create_fifo(const char *path, int limit, jobserver_client **client) {
     jobserver_channel *channel = NULL;
-    int result = jobserver_channel_create_fifo(path, limit, &channel);
+    int result = limit < 0 ? -EINVAL : jobserver_channel_create_fifo(path, limit, &channel);
     return client_from(result, channel, true, client);
 }
 
-/* Makes a fifo in a new directory of its own (mode 0700) below `directory`, where it also clears away those of dead owners. */
+/*
+ * Makes a fifo in a new directory of its own (mode 0700) below `directory`, where it also clears away those of dead
+ * owners.
+ */
 int jobserver_client_create_private_fifo(const char *directory, int limit, jobserver_client **client) {
     jobserver_channel *channel = NULL;
-    int result = jobserver_channel_create_private_fifo(directory, limit, &channel);
+    int result = limit < 0 ? -EINVAL : jobserver_channel_create_private_fifo(directory, limit, &channel);
     return client_from(result, channel, true, client);
 }
 
@@ -109,6 +112,16 @@ void jobserver_client_drop(jobserver_client *client) {
     if (atomic_fetch_sub(&client->uses, JOBSERVER_USE_HELD) == (JOBSERVER_USE_CLOSED | JOBSERVER_USE_HELD)) {
         close_channel(client);
     }
+}
+
+bool jobserver_client_pin(jobserver_client *client) {
+    uint64_t uses = atomic_load(&client->uses);
+    do {
+        if (uses == JOBSERVER_USE_CLOSED) {
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak(&client->uses, &uses, uses + JOBSERVER_USE_HELD));
+    return true;
 }
 
 /*

@@ -56,12 +56,12 @@ int jobserver_entry_give_back(struct jobserver_entry *entry) {
     return 0;
 }
 
-bool jobserver_entry_holds(struct jobserver_entry *entry) {
+bool jobserver_entry_is_returning(struct jobserver_entry *entry) {
     switch (entry->kind) {
     case JOBSERVER_ENTRY_TOKEN:
-        return jobserver_token_holds((jobserver_token *)entry);
+        return jobserver_token_is_returning((jobserver_token *)entry);
     case JOBSERVER_ENTRY_BATCH:
-        return jobserver_batch_holds((jobserver_batch *)entry);
+        return jobserver_batch_is_returning((jobserver_batch *)entry);
     case JOBSERVER_ENTRY_HOLD:
         break;
     }

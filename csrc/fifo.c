@@ -13,7 +13,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-
 #define DIRECTORY_PREFIX "jobserver-ffi-"
 #define FIFO_NAME "jobserver"
 
@@ -28,6 +27,9 @@ struct jobserver_fifo {
     char *path;
     char *directory; /* the private one, or null */
     int lock;        /* on it, or -1 */
+    dev_t device;    /* what the path led to when it was made */
+    ino_t number;
+    atomic_bool removed;
 };
 
 /* "directory/name" in memory that the caller frees, or null. */
@@ -40,8 +42,26 @@ static char *join(const char *directory, const char *name) {
     return path;
 }
 
+/* The path from the root on, in memory that the caller frees, or null: a process may change its directory. */
+static char *absolute(const char *path) {
+    if (path[0] == '/') {
+        return strdup(path);
+    }
+    char *here = getcwd(NULL, 0);
+    char *whole = here == NULL ? NULL : join(here, path);
+    free(here);
+    return whole;
+}
+
+/* Others may have put a fifo of their own into the place of one that they removed: that one stays. */
 void jobserver_fifo_remove(struct jobserver_fifo *fifo) {
-    unlink(fifo->path);
+    struct stat status;
+    if (atomic_exchange(&fifo->removed, true)) {
+        return;
+    }
+    if (lstat(fifo->path, &status) == 0 && status.st_dev == fifo->device && status.st_ino == fifo->number) {
+        unlink(fifo->path);
+    }
     if (fifo->directory != NULL) {
         rmdir(fifo->directory);
     }
@@ -59,22 +79,36 @@ void jobserver_fifo_free(struct jobserver_fifo *fifo) {
     free(fifo);
 }
 
-/* Makes the fifo at fifo->path, for this user only, and hands it to the caller; frees it if that fails. */
-static int make(struct jobserver_fifo *fifo, struct jobserver_fifo **out, char **own_path) {
-    int result = fifo->path == NULL ? -ENOMEM : mkfifo(fifo->path, 0600) < 0 ? -errno : 0;
+/* Makes the fifo at fifo->path, for this user only. */
+static int make(struct jobserver_fifo *fifo) {
+    struct stat status;
+    if (fifo->path == NULL || mkfifo(fifo->path, 0600) < 0 || lstat(fifo->path, &status) < 0) {
+        return -errno;
+    }
+    fifo->device = status.st_dev;
+    fifo->number = status.st_ino;
+    return 0;
+}
+
+/* Makes the fifo and hands it to the caller with a copy of its path, or takes away what there is of it. */
+static int finish(struct jobserver_fifo *fifo, int result, struct jobserver_fifo **out, char **own_path) {
+    if (result == 0) {
+        result = make(fifo);
+    }
     if (result == 0) {
         *own_path = strdup(fifo->path);
-        result = *own_path == NULL ? -ENOMEM : 0;
-    }
-    if (result < 0) {
-        if (fifo->directory != NULL) {
-            rmdir(fifo->directory);
+        if (*own_path != NULL) {
+            *out = fifo;
+            return 0;
         }
-        jobserver_fifo_free(fifo);
-        return result;
+        unlink(fifo->path);
+        result = -ENOMEM;
     }
-    *out = fifo;
-    return 0;
+    if (fifo->directory != NULL) {
+        rmdir(fifo->directory);
+    }
+    jobserver_fifo_free(fifo);
+    return result;
 }
 
 static struct jobserver_fifo *fifo_new(void) {
@@ -90,8 +124,8 @@ int jobserver_fifo_create(const char *path, struct jobserver_fifo **out, char **
     if (fifo == NULL) {
         return -ENOMEM;
     }
-    fifo->path = strdup(path);
-    return make(fifo, out, own_path);
+    fifo->path = absolute(path);
+    return finish(fifo, 0, out, own_path);
 }
 
 /* Whether the name still leads to the directory that is open. */
@@ -103,7 +137,7 @@ static bool still_there(const char *path, int open_directory) {
 
 /* Opens a directory of this user without following a link. A descriptor, or a negated errno. */
 static int open_directory(int parent, const char *name) {
-    int descriptor = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int descriptor = jobserver_above_standard(openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     struct stat status;
     if (descriptor < 0) {
         return -errno;
@@ -170,24 +204,30 @@ static int make_directory(struct jobserver_fifo *fifo) {
     return 0;
 }
 
+/* Makes fifo->directory below another one, in as many tries as it takes. */
+static int make_directory_below(struct jobserver_fifo *fifo, const char *directory) {
+    char *template = join(directory, DIRECTORY_PREFIX "XXXXXX");
+    int result = template == NULL ? -ENOMEM : -EAGAIN;
+    for (int tries = 0; result == -EAGAIN && tries < MOST_TRIES; tries++) {
+        free(fifo->directory);
+        fifo->directory = absolute(template);
+        result = fifo->directory == NULL ? -errno : make_directory(fifo);
+    }
+    free(template);
+    return result;
+}
+
 int jobserver_fifo_create_private(const char *directory, struct jobserver_fifo **out, char **own_path) {
     struct jobserver_fifo *fifo = fifo_new();
     if (fifo == NULL) {
         return -ENOMEM;
     }
     sweep(directory);
-    int result = -EAGAIN;
-    for (int tries = 0; result == -EAGAIN && tries < MOST_TRIES; tries++) {
-        free(fifo->directory);
-        fifo->directory = join(directory, DIRECTORY_PREFIX "XXXXXX");
-        result = fifo->directory == NULL ? -ENOMEM : make_directory(fifo);
+    int result = make_directory_below(fifo, directory);
+    if (result == 0) {
+        fifo->path = join(fifo->directory, FIFO_NAME);
     }
-    if (result < 0) {
-        jobserver_fifo_free(fifo);
-        return result;
-    }
-    fifo->path = join(fifo->directory, FIFO_NAME);
-    return make(fifo, out, own_path);
+    return finish(fifo, result, out, own_path);
 }
 
 #endif

@@ -33,10 +33,12 @@ struct jobserver_client {
     jobserver_channel *channel;
     struct jobserver_pool pool;
     _Atomic uint64_t uses;
-    atomic_int references; /* the owner, and each entry */
-    atomic_int stranded;   /* negated errno of a release that nobody was told of, or 0 */
-    atomic_int owed;       /* entries that are stranded */
-    atomic_int raw_hint;   /* a byte that is likely to be out */
+    atomic_uint asleep;        /* how many of those inside sleep, and will look whether the process exits */
+    atomic_uint taking_asleep; /* how many of those are woken by nothing but a token, with it in their hands */
+    atomic_int references;     /* the owner, and each entry */
+    atomic_int stranded;       /* negated errno of a release that nobody was told of, or 0 */
+    atomic_int owed;           /* entries that are stranded */
+    atomic_int raw_hint;       /* a byte that is likely to be out */
     atomic_uint raw_out[256];
     bool inherited; /* this process may lend its implicit slot to this pool */
     bool made_here; /* this process, or one that it was forked from, made the pool */
@@ -59,9 +61,12 @@ int jobserver_client_begin(jobserver_client *client);
 void jobserver_client_keep(jobserver_client *client);
 void jobserver_client_leave(jobserver_client *client);
 
-/* Adds a holder while another is sure to be there, and takes one away. */
+/* Adds a holder while somebody is sure to be inside or to hold, and takes one away. */
 void jobserver_client_hold(jobserver_client *client);
 void jobserver_client_drop(jobserver_client *client);
+
+/* Adds a holder, whoever is there, unless the channel is closed (false). The caller sees to it that the client lives. */
+bool jobserver_client_pin(jobserver_client *client);
 
 /* Gives up one reference; the last one frees the client. */
 void jobserver_client_unreference(jobserver_client *client);
@@ -78,11 +83,19 @@ void jobserver_entry_strand(struct jobserver_entry *entry, int error);
 
 /* Gives back what an entry still holds. 0 if it holds nothing now, or if another thread is giving it back. */
 int jobserver_entry_give_back(struct jobserver_entry *entry);
-bool jobserver_entry_holds(struct jobserver_entry *entry);
-bool jobserver_token_holds(const jobserver_token *token);
-bool jobserver_batch_holds(const jobserver_batch *batch);
 int jobserver_token_give_back(jobserver_token *token);
 int jobserver_batch_give_back(jobserver_batch *batch);
+
+/* Whether a thread is giving back at this moment what an entry holds. */
+bool jobserver_entry_is_returning(struct jobserver_entry *entry);
+bool jobserver_token_is_returning(const jobserver_token *token);
+bool jobserver_batch_is_returning(const jobserver_batch *batch);
+
+/* Makes a batch forget what the parent of this process holds. Async-signal-safe. */
+void jobserver_batch_forked(jobserver_batch *batch);
+
+/* Leaves a token that was taken and could not be put back to jobserver_client_pay. */
+void jobserver_token_strand(jobserver_client *client, unsigned char byte, int error);
 
 /* raw.c: counts a token with this byte as out. The caller has made the client a holder. */
 void jobserver_raw_add(jobserver_client *client, unsigned char byte);
@@ -90,6 +103,12 @@ void jobserver_raw_add(jobserver_client *client, unsigned char byte);
 /* wait.c: takes 1 to `size` tokens before the deadline passes. The caller has entered. */
 int jobserver_take(jobserver_client *client, unsigned char *bytes, size_t size, int64_t deadline);
 int64_t jobserver_deadline(int64_t timeout);
+
+/* wait.c: locks the pool. The caller has entered. */
+int jobserver_wait_for_lock(jobserver_client *client, int lock, int64_t deadline);
+
+/* wait.c: wakes the next waiter if there are tokens left. 0, or an error with which the caller is left with `byte`. */
+int jobserver_pass_wake_up_on(jobserver_channel *channel, unsigned char *byte);
 
 /* implicit.c: the one slot that a process owns without a token. */
 void jobserver_implicit_inherit(void);

@@ -26,15 +26,15 @@ extern "C" {
 /* [declarations] Plain C from here to the closing mark: the build reads it as the cffi cdef. */
 
 enum jobserver_error {
-    JOBSERVER_CLOSED = -10001,           /* the client was closed */
-    JOBSERVER_OVER_RELEASE = -10002,     /* no token of this process is out */
-    JOBSERVER_NOT_OUT = -10003,          /* this byte was not taken by this process */
-    JOBSERVER_STRANDED = -10004,         /* an earlier release failed where nobody could be told */
-    JOBSERVER_UNSUPPORTED = -10005,      /* this kind of pool cannot do that safely here */
-    JOBSERVER_LIMIT = -10006,            /* more tokens than the pipe can hold */
-    JOBSERVER_GONE = -10007,             /* the far end of the pool was closed */
-    JOBSERVER_NOT_A_PIPE = -10008,       /* neither a pipe nor a socket nor a character device */
-    JOBSERVER_WRONG_DIRECTION = -10009   /* not open for reading, or not open for writing */
+    JOBSERVER_CLOSED = -10001,         /* the client was closed */
+    JOBSERVER_OVER_RELEASE = -10002,   /* no token of this process is out */
+    JOBSERVER_NOT_OUT = -10003,        /* this byte was not taken by this process */
+    JOBSERVER_STRANDED = -10004,       /* an earlier release failed where nobody could be told */
+    JOBSERVER_UNSUPPORTED = -10005,    /* this kind of pool cannot do that safely here */
+    JOBSERVER_LIMIT = -10006,          /* more tokens than the pipe can hold */
+    JOBSERVER_GONE = -10007,           /* the far end of the pool was closed */
+    JOBSERVER_NOT_A_PIPE = -10008,     /* neither a pipe nor a socket nor a character device */
+    JOBSERVER_WRONG_DIRECTION = -10009 /* not open for reading, or not open for writing */
 };
 
 typedef struct jobserver_client jobserver_client;

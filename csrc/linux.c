@@ -1,5 +1,5 @@
 /*
- * Linux: private descriptions of inherited pipes, exclusive wake-ups, reading without waiting.
+ * Linux: private descriptions of inherited pipes, reading without waiting, and what fits into a pipe.
  *
  * Opening /proc/self/fd/N of a pipe gives a description of its own (with its own status flags) of the same pipe. It
  * fails for another user's pipe, for sockets, and where /proc is not mounted.
@@ -10,21 +10,23 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
-#include <sys/epoll.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "jobserver.h"
 
-/* A partly read page at the front cannot be refilled until it is empty, so this much of a pipe may be out of use. */
-#define PAGE_REST 4095
+#ifndef RWF_NOWAIT
+#define RWF_NOWAIT 8
+#endif
 
 /* A new description of what the descriptor leads to, close-on-exec, or a negated errno. */
 static int reopen(int descriptor, int flags) {
     char path[40];
     snprintf(path, sizeof path, "/proc/self/fd/%d", descriptor);
-    int fresh = open(path, flags | O_CLOEXEC | O_NOCTTY);
+    int fresh = jobserver_above_standard(open(path, flags | O_CLOEXEC | O_NOCTTY));
     if (fresh < 0) {
         return -errno;
     }
@@ -35,24 +37,15 @@ static int reopen(int descriptor, int flags) {
     return fresh;
 }
 
-/* The same, for reading that blocks. It is opened without blocking, since without a writer the open itself would. */
-static int reopen_to_sleep(int descriptor) {
-    int fresh = reopen(descriptor, O_RDONLY | O_NONBLOCK);
-    if (fresh >= 0 && fcntl(fresh, F_SETFL, 0) < 0) {
-        close(fresh);
-        return -EINVAL;
-    }
-    return fresh;
-}
-
 int jobserver_system_pipe(jobserver_channel *channel) {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) < 0) {
         return -errno;
     }
-    channel->read_fd = ends[0];
-    channel->write_fd = ends[1];
-    return 0;
+    channel->owns_advertised = true;
+    channel->read_fd = jobserver_above_standard(ends[0]);
+    channel->write_fd = jobserver_above_standard(ends[1]);
+    return channel->read_fd < 0 || channel->write_fd < 0 ? -errno : 0;
 }
 
 /*
@@ -68,12 +61,8 @@ void jobserver_system_open_private(jobserver_channel *channel) {
     }
 }
 
-void jobserver_system_open_to_sleep(jobserver_channel *channel) {
-    channel->sleep_fd = reopen_to_sleep(jobserver_channel_take_descriptor(channel));
-}
-
 int jobserver_system_open_path(jobserver_channel *channel) {
-    int descriptor = open(channel->path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+    int descriptor = jobserver_above_standard(open(channel->path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
     if (descriptor < 0) {
         return -errno;
     }
@@ -81,20 +70,47 @@ int jobserver_system_open_path(jobserver_channel *channel) {
     return 0;
 }
 
+static int pipe_size(const jobserver_channel *channel) {
+    return fcntl(jobserver_channel_take_descriptor(channel), F_GETPIPE_SZ);
+}
+
+/*
+ * A page that is partly read, at the front, cannot be written to again until it is empty. So all of a pool's tokens
+ * must fit into the other pages.
+ */
+static int page_size(void) {
+    return (int)sysconf(_SC_PAGESIZE);
+}
+
 int jobserver_system_make_room(jobserver_channel *channel, int limit) {
-    int64_t needed = (int64_t)limit + PAGE_REST;
-    int descriptor = jobserver_channel_take_descriptor(channel);
-    int size = fcntl(descriptor, F_GETPIPE_SZ);
+    int64_t needed = (int64_t)limit + page_size() - 1;
+    int size = pipe_size(channel);
     if (size >= needed) {
         return 0;
     }
-    bool grown = size > 0 && needed <= INT32_MAX && fcntl(descriptor, F_SETPIPE_SZ, (int)needed) >= needed;
+    int descriptor = jobserver_channel_take_descriptor(channel);
+    bool grown = size > 0 && needed <= INT_MAX && fcntl(descriptor, F_SETPIPE_SZ, (int)needed) >= needed;
     return grown ? 0 : JOBSERVER_LIMIT;
 }
 
+/*
+ * A write that does not fit into what is left of the last page goes into a new one. Writes of at most `page - share + 1`
+ * leave no page with less than its share, so the pages behind the front one hold the limit.
+ */
+size_t jobserver_system_most_at_once(const jobserver_channel *channel, int limit) {
+    int page = page_size();
+    int behind = pipe_size(channel) / page - 1;
+    if (behind < 1) {
+        return 1;
+    }
+    int share = (int)(((int64_t)limit + behind - 1) / behind);
+    int most = share > page ? 1 : page - share + 1;
+    return most < PIPE_BUF ? (size_t)most : PIPE_BUF;
+}
+
 size_t jobserver_channel_capacity(jobserver_channel *channel) {
-    int size = fcntl(jobserver_channel_take_descriptor(channel), F_GETPIPE_SZ);
-    return size > PAGE_REST ? (size_t)size - PAGE_REST : 1;
+    int size = pipe_size(channel);
+    return size >= page_size() ? (size_t)(size - page_size() + 1) : 1;
 }
 
 /* Whether the system knows no way to do this to such a description. */
@@ -102,10 +118,15 @@ static bool refused(void) {
     return errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL;
 }
 
+/* preadv2 and pwritev2 at no position, which older C libraries do not have. */
+static ssize_t without_waiting(long call, int descriptor, const struct iovec *buffer) {
+    return syscall(call, descriptor, buffer, 1L, -1L, -1L, (long)RWF_NOWAIT);
+}
+
 /* A pipe can be read without waiting whatever its flags say; a fifo only if it happens to be in that mode. */
 int jobserver_system_read_shared(int descriptor, unsigned char *bytes, size_t size) {
     struct iovec buffer = {.iov_base = bytes, .iov_len = size};
-    ssize_t count = preadv2(descriptor, &buffer, 1, -1, RWF_NOWAIT);
+    ssize_t count = without_waiting(SYS_preadv2, descriptor, &buffer);
     if (count < 0 && refused()) {
         if (!(fcntl(descriptor, F_GETFL) & O_NONBLOCK)) {
             return JOBSERVER_UNSUPPORTED;
@@ -117,7 +138,7 @@ int jobserver_system_read_shared(int descriptor, unsigned char *bytes, size_t si
 
 int jobserver_system_write_shared(int descriptor, const unsigned char *bytes, size_t size) {
     struct iovec buffer = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = size};
-    ssize_t count = pwritev2(descriptor, &buffer, 1, -1, RWF_NOWAIT);
+    ssize_t count = without_waiting(SYS_pwritev2, descriptor, &buffer);
     if (count < 0 && refused()) {
         return jobserver_write_if_ready(descriptor, bytes, size);
     }
@@ -125,50 +146,8 @@ int jobserver_system_write_shared(int descriptor, const unsigned char *bytes, si
 }
 
 int jobserver_system_open_for_lock(const jobserver_channel *channel) {
-    int lock = channel->kind == JOBSERVER_SOCKET
-                   ? -ENXIO
-                   : reopen(jobserver_channel_take_descriptor(channel), O_RDONLY | O_NONBLOCK);
+    int lock = reopen(jobserver_channel_take_descriptor(channel), O_RDONLY | O_NONBLOCK);
     return lock < 0 ? JOBSERVER_UNSUPPORTED : lock;
-}
-
-/*
- * An epoll that is told exclusively of tokens: of all that watch a pool like this, one write wakes one. One that has
- * nobody sleeping in it passes the wake-up to the next.
- */
-static int open_epoll(const jobserver_channel *channel) {
-    int epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (epoll < 0) {
-        return -errno;
-    }
-    struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE};
-    if (epoll_ctl(epoll, EPOLL_CTL_ADD, jobserver_channel_take_descriptor(channel), &event) < 0) {
-        int error = -errno;
-        close(epoll);
-        return error;
-    }
-    return epoll;
-}
-
-/*
- * Each sleeper has an epoll of its own (the channel keeps one for the next), since several in one are woken one after
- * the other. Without one (no descriptors left, a device that cannot be watched) poll does, which wakes all.
- */
-int jobserver_channel_wait(jobserver_channel *channel, int64_t deadline) {
-    int epoll = atomic_exchange(&channel->spare_epoll, -1);
-    if (epoll < 0) {
-        epoll = open_epoll(channel);
-    }
-    if (epoll < 0) {
-        return jobserver_poll(jobserver_channel_take_descriptor(channel), deadline);
-    }
-    struct epoll_event event;
-    int count = epoll_wait(epoll, &event, 1, jobserver_milliseconds_left(deadline));
-    int result = count < 0 ? -errno : count == 0 ? -ETIMEDOUT : 1;
-    int none = -1;
-    if (!atomic_compare_exchange_strong(&channel->spare_epoll, &none, epoll)) {
-        close(epoll);
-    }
-    return result;
 }
 
 #endif

@@ -2,7 +2,8 @@
  * What a platform must provide: a channel to one pool, a clock, and hooks for fork and exit.
  *
  * A channel is the system's side of a pool. Nothing here counts or owns tokens; that is client.c's and token.c's. The
- * results are those of jobserver.h. No function changes the status flags of a description that it did not open.
+ * results are those of jobserver.h. No function changes the status flags of a description that it did not open, and
+ * none opens a descriptor below 3: whoever sets up a standard stream would close it.
  */
 #ifndef JOBSERVER_PLATFORM_H
 #define JOBSERVER_PLATFORM_H
@@ -39,10 +40,13 @@ struct jobserver_pool {
 };
 struct jobserver_pool jobserver_channel_pool(const jobserver_channel *channel);
 
-/* Takes up to `size` tokens without waiting. Returns how many (at least 1), or -EAGAIN. */
+/*
+ * Takes up to `size` tokens without waiting. Returns how many (at least 1), -EAGAIN, or JOBSERVER_UNSUPPORTED if the
+ * system has no way to do that to this pool.
+ */
 int jobserver_channel_take(jobserver_channel *channel, unsigned char *bytes, size_t size);
 
-/* The same, but sleeps until there is a token. -EAGAIN: it cannot sleep like this, use jobserver_channel_wait. */
+/* For such a pool: sleeps until there is a token and takes it at once. Returns how many, -EAGAIN or -EINTR. */
 int jobserver_channel_take_sleeping(jobserver_channel *channel, unsigned char *bytes, size_t size);
 
 /*
@@ -50,6 +54,12 @@ int jobserver_channel_take_sleeping(jobserver_channel *channel, unsigned char *b
  * this waiter alone was woken and must see to it that the wake-up is not lost, -ETIMEDOUT or -EINTR.
  */
 int jobserver_channel_wait(jobserver_channel *channel, int64_t deadline);
+
+/*
+ * Sees to it that no wait of this process is woken in the place of another process's: not those that sleep (they go
+ * on sleeping) and none that begins later. For a process that exits; the caller holds the lock.
+ */
+void jobserver_channel_retire(jobserver_channel *channel);
 
 /* Gives tokens back without waiting. Returns how many went in (at least 1), or -EAGAIN for a full pool. */
 int jobserver_channel_give(jobserver_channel *channel, const unsigned char *bytes, size_t size);
@@ -60,9 +70,14 @@ int jobserver_channel_available(jobserver_channel *channel);
 /* How many tokens the pool holds for sure, however they were taken and given back before. */
 size_t jobserver_channel_capacity(jobserver_channel *channel);
 
-/* Excludes all others who lock this pool, in any process. Returns a lock to give to jobserver_channel_unlock. */
-int jobserver_channel_lock(jobserver_channel *channel, int64_t deadline);
+/*
+ * Excludes all others who lock this pool, in any process. The lock is opened first, and kept from the moment it is open
+ * where a forked child finds it: there it is forgotten, since a copy would keep the pool locked when the parent dies.
+ */
+int jobserver_channel_open_lock(jobserver_channel *channel);
+int jobserver_channel_lock(int lock, int64_t deadline);
 void jobserver_channel_unlock(int lock);
+void jobserver_channel_forget_lock(int lock);
 
 /* What children inherit: two descriptor numbers (-1 if it is a path), and the path (null if it is descriptors). */
 void jobserver_channel_descriptors(const jobserver_channel *channel, int descriptors[2]);
@@ -77,14 +92,19 @@ int jobserver_channel_check(int descriptor, bool for_writing);
 /* Nanoseconds on a clock that is never set back. */
 int64_t jobserver_now(void);
 
-/* Lets other threads run for a moment (much less than a millisecond). */
-void jobserver_pause(void);
-
 /* One lock for the process, held by the caller of fork so that a child finds it free. */
 void jobserver_lock(void);
 void jobserver_unlock(void);
 
-/* Calls `forked` in every child (with the lock held) and `exiting` from exit(). Harmless when called again. */
-void jobserver_platform_start(void (*forked)(void), void (*exiting)(void));
+/* Lets other threads run for a moment (much less than a millisecond). */
+void jobserver_pause(void);
+
+/*
+ * From now on the platform calls the first of these in every forked child, with the lock held, and the second from
+ * exit(). Harmless when called again.
+ */
+void jobserver_platform_start(void);
+void jobserver_process_forked(void);
+void jobserver_process_exit(void);
 
 #endif

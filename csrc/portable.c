@@ -17,9 +17,11 @@
 /* Opens the fifo once more, without blocking the open; then with the status flags that are wanted. */
 static int open_end(const char *path, int mode, int status) {
     int descriptor = open(path, mode | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+    descriptor = jobserver_above_standard(descriptor);
     if (descriptor >= 0 && status == 0 && fcntl(descriptor, F_SETFL, 0) < 0) {
+        int error = errno;
         close(descriptor);
-        descriptor = -1;
+        return -error;
     }
     return descriptor < 0 ? -errno : descriptor;
 }
@@ -37,7 +39,6 @@ int jobserver_system_pipe(jobserver_channel *channel) {
         return result;
     }
     channel->take_fd = channel->give_fd = open_end(path, O_RDWR, O_NONBLOCK);
-    channel->sleep_fd = open_end(path, O_RDONLY, 0);
     channel->read_fd = open_end(path, O_RDONLY, 0);
     channel->write_fd = open_end(path, O_WRONLY, 0);
     jobserver_fifo_remove(fifo);
@@ -46,14 +47,10 @@ int jobserver_system_pipe(jobserver_channel *channel) {
     channel->owns_advertised = true;
     int worst = channel->take_fd < channel->read_fd ? channel->take_fd : channel->read_fd;
     worst = channel->write_fd < worst ? channel->write_fd : worst;
-    return channel->sleep_fd < worst ? channel->sleep_fd : worst < 0 ? worst : 0;
+    return worst < 0 ? worst : 0;
 }
 
 void jobserver_system_open_private(jobserver_channel *channel) {
-    (void)channel;
-}
-
-void jobserver_system_open_to_sleep(jobserver_channel *channel) {
     (void)channel;
 }
 
@@ -71,6 +68,13 @@ int jobserver_system_make_room(jobserver_channel *channel, int limit) {
     (void)channel;
     (void)limit;
     return 0;
+}
+
+/* These systems fill a pipe without gaps. */
+size_t jobserver_system_most_at_once(const jobserver_channel *channel, int limit) {
+    (void)channel;
+    (void)limit;
+    return PIPE_BUF;
 }
 
 /* The least that a pipe of these systems holds. */
@@ -99,6 +103,11 @@ int jobserver_system_open_for_lock(const jobserver_channel *channel) {
 
 int jobserver_channel_wait(jobserver_channel *channel, int64_t deadline) {
     return jobserver_poll(jobserver_channel_take_descriptor(channel), deadline);
+}
+
+/* Who is woken by poll has taken nobody's place. */
+void jobserver_channel_retire(jobserver_channel *channel) {
+    (void)channel;
 }
 
 #endif

@@ -19,27 +19,42 @@
 enum jobserver_channel_kind { JOBSERVER_PIPE, JOBSERVER_SOCKET, JOBSERVER_DEVICE };
 
 /*
- * A channel's descriptors; -1 where it has none, and two may be the same number. Those that are advertised share their
- * description with other processes; the private ones were opened here, so their status flags are ours.
+ * A channel's descriptors; negative where it has none, and two may be the same number. Those that are advertised share
+ * their description with other processes; the private ones were opened here, so their status flags are ours.
  */
 struct jobserver_channel {
-    enum jobserver_channel_kind kind;
-    int read_fd; /* advertised */
+    enum jobserver_channel_kind kind;      /* of the end that is read */
+    enum jobserver_channel_kind give_kind; /* of the end that is written */
+    int read_fd;                           /* advertised */
     int write_fd;
     bool owns_advertised;
-    int sleep_fd; /* private, reading blocks; pipes and fifos only */
-    int take_fd;  /* private, reading does not block */
-    int give_fd;  /* private, writing does not block */
-    atomic_int spare_epoll;
+    int take_fd;         /* private, reading does not block */
+    int give_fd;         /* private, writing does not block */
+    size_t most_at_once; /* tokens for one write */
     struct jobserver_pool pool;
     struct jobserver_fifo *fifo; /* made by this channel, or null */
     char *path;                  /* of the fifo or device, or null */
+
+    /* Under jobserver_lock; a forked child closes its copies of what is in here. */
+    struct jobserver_sleeper *sleepers;
+    int spare_epoll;
+    bool retired;
+};
+
+/* One thread that sleeps in an epoll of its own. It stands on that thread's stack. */
+struct jobserver_sleeper {
+    int epoll;
+    struct jobserver_sleeper *next;
+    struct jobserver_sleeper **link; /* what points to this one */
 };
 
 /* A descriptor that take functions may use: private if there is one. */
 int jobserver_channel_take_descriptor(const jobserver_channel *channel);
 
 #define JOBSERVER_NANOSECONDS 1000000000LL /* in a second */
+
+/* The descriptor, or a copy of it above the standard streams; the original is closed then. Negative ones stay. */
+int jobserver_above_standard(int descriptor);
 
 /* Whether two descriptors lead to one and the same pipe or device. */
 bool jobserver_same_file(int one, int other);
@@ -50,14 +65,14 @@ int jobserver_system_pipe(jobserver_channel *channel);
 /* Opens what private descriptions the system allows of a channel that is advertised by descriptors. */
 void jobserver_system_open_private(jobserver_channel *channel);
 
-/* Opens a private description on which reading sleeps until there is a token, if the system allows that. */
-void jobserver_system_open_to_sleep(jobserver_channel *channel);
-
 /* Opens the fifo or device at channel->path. */
 int jobserver_system_open_path(jobserver_channel *channel);
 
 /* Makes room for `limit` tokens. 0 or JOBSERVER_LIMIT. */
 int jobserver_system_make_room(jobserver_channel *channel, int limit);
+
+/* The most tokens that one write may hold, so that `limit` tokens fit however they were taken and given back. */
+size_t jobserver_system_most_at_once(const jobserver_channel *channel, int limit);
 
 /* Reads or writes a shared description without waiting, where the system can do that. */
 int jobserver_system_read_shared(int descriptor, unsigned char *bytes, size_t size);
@@ -68,6 +83,9 @@ int jobserver_system_open_for_lock(const jobserver_channel *channel);
 
 /* Sleeps in poll until the descriptor is readable. 0, -ETIMEDOUT or -EINTR. */
 int jobserver_poll(int descriptor, int64_t deadline);
+
+/* What a wait that saw nothing returns: a system call sleeps for 24 days at most, which may be before the deadline. */
+int jobserver_nothing_until(int64_t deadline);
 
 /* Writes a shared description if poll says that it is ready: only who releases too much can fill it in between. */
 int jobserver_write_if_ready(int descriptor, const unsigned char *bytes, size_t size);

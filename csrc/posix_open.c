@@ -13,12 +13,19 @@
 
 #include "jobserver.h"
 
+/*
+ * The most tokens for one write to a pool that others made: their limit is not known, and many at once leave gaps in a
+ * pipe's pages. With so few any 57,600 tokens fit into the 16 pages that a pipe has on Linux.
+ */
+#define JOINED_AT_ONCE 256
+
 static jobserver_channel *channel_new(void) {
     jobserver_channel *channel = calloc(1, sizeof *channel);
     if (channel != NULL) {
         channel->read_fd = channel->write_fd = -1;
-        channel->sleep_fd = channel->take_fd = channel->give_fd = -1;
+        channel->take_fd = channel->give_fd = -1;
         channel->spare_epoll = -1;
+        channel->most_at_once = PIPE_BUF;
     }
     return channel;
 }
@@ -37,7 +44,6 @@ void jobserver_channel_close(jobserver_channel *channel, bool remove) {
         close_if_open(channel->read_fd);
         close_if_open(channel->write_fd);
     }
-    close_if_open(channel->sleep_fd);
     close_if_open(channel->take_fd);
     if (channel->give_fd != channel->take_fd) {
         close_if_open(channel->give_fd);
@@ -54,8 +60,15 @@ void jobserver_channel_remove(jobserver_channel *channel) {
     }
 }
 
+/* The sleepers' stacks are still there, though their threads are not. */
 void jobserver_channel_forked(jobserver_channel *channel) {
-    close_if_open(atomic_exchange(&channel->spare_epoll, -1));
+    for (struct jobserver_sleeper *sleeper = channel->sleepers; sleeper != NULL; sleeper = sleeper->next) {
+        close(sleeper->epoll);
+    }
+    close_if_open(channel->spare_epoll);
+    channel->sleepers = NULL;
+    channel->spare_epoll = -1;
+    channel->retired = false;
 }
 
 struct jobserver_pool jobserver_channel_pool(const jobserver_channel *channel) {
@@ -71,30 +84,48 @@ const char *jobserver_channel_path(const jobserver_channel *channel) {
     return channel->path;
 }
 
+int jobserver_above_standard(int descriptor) {
+    if (descriptor < 0 || descriptor > STDERR_FILENO) {
+        return descriptor;
+    }
+    int copy = fcntl(descriptor, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    int error = errno;
+    close(descriptor);
+    errno = error;
+    return copy;
+}
+
 bool jobserver_same_file(int one, int other) {
     struct stat first, second;
     return fstat(one, &first) == 0 && fstat(other, &second) == 0 && first.st_dev == second.st_dev &&
            first.st_ino == second.st_ino;
 }
 
-/* Finds out what the descriptor leads to. 0, or why it cannot be a pool. */
-static int identify(int descriptor, jobserver_channel *channel) {
+/* Finds out what the descriptor leads to. 0, or why it cannot be an end of a pool. */
+static int identify(int descriptor, enum jobserver_channel_kind *kind, struct jobserver_pool *pool) {
     struct stat status;
     if (fstat(descriptor, &status) < 0) {
         return -errno;
     }
     if (S_ISFIFO(status.st_mode)) {
-        channel->kind = JOBSERVER_PIPE;
+        *kind = JOBSERVER_PIPE;
     } else if (S_ISSOCK(status.st_mode)) {
-        channel->kind = JOBSERVER_SOCKET;
+        *kind = JOBSERVER_SOCKET;
     } else if (S_ISCHR(status.st_mode)) {
-        channel->kind = JOBSERVER_DEVICE;
+        *kind = JOBSERVER_DEVICE;
     } else {
         return JOBSERVER_NOT_A_PIPE;
     }
-    channel->pool.device = (uint64_t)status.st_dev;
-    channel->pool.number = (uint64_t)status.st_ino;
+    pool->device = (uint64_t)status.st_dev;
+    pool->number = (uint64_t)status.st_ino;
     return 0;
+}
+
+/* The same for both ends of a channel. The pool is what is read: two pipes may serve as one pool. */
+static int identify_both(jobserver_channel *channel, int read_end, int write_end) {
+    struct jobserver_pool written;
+    int result = identify(read_end, &channel->kind, &channel->pool);
+    return result < 0 ? result : identify(write_end, &channel->give_kind, &written);
 }
 
 int jobserver_channel_check(int descriptor, bool for_writing) {
@@ -102,8 +133,9 @@ int jobserver_channel_check(int descriptor, bool for_writing) {
     if (flags < 0) {
         return -errno;
     }
-    jobserver_channel found;
-    int result = identify(descriptor, &found);
+    enum jobserver_channel_kind kind;
+    struct jobserver_pool pool;
+    int result = identify(descriptor, &kind, &pool);
     if (result < 0) {
         return result;
     }
@@ -117,11 +149,11 @@ static int add_tokens(jobserver_channel *channel, int limit) {
     unsigned char tokens[PIPE_BUF];
     memset(tokens, JOBSERVER_TOKEN_BYTE, sizeof tokens);
     int result = jobserver_system_make_room(channel, limit);
-    while (result >= 0 && limit > 0) {
-        size_t size = limit < PIPE_BUF ? (size_t)limit : PIPE_BUF;
+    for (int left = limit; result >= 0 && left > 0; left -= result) {
+        size_t size = left < PIPE_BUF ? (size_t)left : PIPE_BUF;
         result = jobserver_channel_give(channel, tokens, size);
-        limit -= result;
     }
+    channel->most_at_once = jobserver_system_most_at_once(channel, limit);
     return result == -EAGAIN ? JOBSERVER_LIMIT : result < 0 ? result : 0;
 }
 
@@ -135,16 +167,6 @@ static int finish(jobserver_channel *channel, int result, jobserver_channel **ou
     return 0;
 }
 
-/* Opens the private descriptions of a channel that is advertised by descriptors. */
-static void open_private(jobserver_channel *channel) {
-    if (channel->kind != JOBSERVER_SOCKET) {
-        jobserver_system_open_private(channel);
-    }
-    if (channel->kind == JOBSERVER_PIPE) {
-        jobserver_system_open_to_sleep(channel);
-    }
-}
-
 int jobserver_channel_create_pipe(int limit, jobserver_channel **out) {
     jobserver_channel *channel = channel_new();
     if (channel == NULL) {
@@ -153,10 +175,10 @@ int jobserver_channel_create_pipe(int limit, jobserver_channel **out) {
     int result = jobserver_system_pipe(channel);
     if (result == 0) {
         channel->owns_advertised = true;
-        result = identify(channel->read_fd, channel);
+        result = identify_both(channel, channel->read_fd, channel->write_fd);
     }
     if (result == 0) {
-        open_private(channel);
+        jobserver_system_open_private(channel);
         result = add_tokens(channel, limit);
     }
     return finish(channel, result, out);
@@ -168,11 +190,7 @@ static int open_path(jobserver_channel *channel) {
     if (result < 0) {
         return result;
     }
-    result = identify(channel->take_fd, channel);
-    if (result == 0 && channel->kind == JOBSERVER_PIPE) {
-        jobserver_system_open_to_sleep(channel);
-    }
-    return result;
+    return identify_both(channel, channel->take_fd, channel->give_fd);
 }
 
 /* Opens the fifo that was just made for the channel and fills it. `result` is that of making it. */
@@ -207,6 +225,7 @@ int jobserver_channel_open_path(const char *path, jobserver_channel **out) {
     if (channel == NULL) {
         return -ENOMEM;
     }
+    channel->most_at_once = JOINED_AT_ONCE;
     channel->path = strdup(path);
     return finish(channel, channel->path == NULL ? -ENOMEM : open_path(channel), out);
 }
@@ -225,9 +244,10 @@ int jobserver_channel_open_descriptors(int read_fd, int write_fd, jobserver_chan
     }
     channel->read_fd = read_fd;
     channel->write_fd = write_fd;
-    result = identify(read_fd, channel);
+    channel->most_at_once = JOINED_AT_ONCE;
+    result = identify_both(channel, read_fd, write_fd);
     if (result == 0) {
-        open_private(channel);
+        jobserver_system_open_private(channel);
     }
     return finish(channel, result, out);
 }

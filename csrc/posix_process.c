@@ -3,6 +3,7 @@
 
 #if !defined(_WIN32)
 
+#include <errno.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -12,11 +13,6 @@ int64_t jobserver_now(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * JOBSERVER_NANOSECONDS + now.tv_nsec;
-}
-
-void jobserver_pause(void) {
-    struct timespec moment = {.tv_nsec = 50000};
-    nanosleep(&moment, NULL);
 }
 
 int jobserver_milliseconds_left(int64_t deadline) {
@@ -31,10 +27,17 @@ int jobserver_milliseconds_left(int64_t deadline) {
     return milliseconds > INT_MAX ? INT_MAX : (int)milliseconds;
 }
 
+int jobserver_nothing_until(int64_t deadline) {
+    return deadline >= 0 && jobserver_now() >= deadline ? -ETIMEDOUT : 0;
+}
+
+void jobserver_pause(void) {
+    struct timespec moment = {.tv_nsec = 50000};
+    nanosleep(&moment, NULL);
+}
+
 static pthread_mutex_t process_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t started = PTHREAD_ONCE_INIT;
-static void (*on_fork)(void);
-static void (*on_exit_process)(void);
 
 void jobserver_lock(void) {
     pthread_mutex_lock(&process_lock);
@@ -45,18 +48,16 @@ void jobserver_unlock(void) {
 }
 
 static void in_child(void) {
-    on_fork();
+    jobserver_process_forked();
     jobserver_unlock();
 }
 
 static void start(void) {
     pthread_atfork(jobserver_lock, jobserver_unlock, in_child);
-    atexit(on_exit_process);
+    atexit(jobserver_process_exit);
 }
 
-void jobserver_platform_start(void (*forked)(void), void (*exiting)(void)) {
-    on_fork = forked;
-    on_exit_process = exiting;
+void jobserver_platform_start(void) {
     pthread_once(&started, start);
 }
 

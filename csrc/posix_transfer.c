@@ -24,12 +24,17 @@ int jobserver_channel_take_descriptor(const jobserver_channel *channel) {
     return channel->take_fd >= 0 ? channel->take_fd : channel->read_fd;
 }
 
+/* Whether the far end of a socket, or the server of a device, is not there any more. */
+static bool far_end_is_gone(void) {
+    return errno == ECONNRESET || errno == ECONNABORTED || errno == ENOTCONN;
+}
+
 /* The result of a system call that reads: how many bytes, JOBSERVER_GONE at the end of file, or a negated errno. */
 static int read_result(ssize_t count) {
     if (count > 0) {
         return (int)count;
     }
-    return count == 0 ? JOBSERVER_GONE : errno == EWOULDBLOCK ? -EAGAIN : -errno;
+    return count == 0 || far_end_is_gone() ? JOBSERVER_GONE : errno == EWOULDBLOCK ? -EAGAIN : -errno;
 }
 
 /* Most bytes for one call, so that its result fits into an int. */
@@ -52,28 +57,15 @@ int jobserver_channel_take(jobserver_channel *channel, unsigned char *bytes, siz
 }
 
 int jobserver_channel_take_sleeping(jobserver_channel *channel, unsigned char *bytes, size_t size) {
-    int descriptor = channel->sleep_fd;
-    if (descriptor < 0) {
-        if (channel->kind == JOBSERVER_SOCKET || channel->take_fd >= 0) {
-            return -EAGAIN;
-        }
-        descriptor = channel->read_fd;
-    }
-    return read_result(read(descriptor, bytes, at_most(size)));
+    return read_result(read(channel->read_fd, bytes, at_most(size)));
 }
 
-/* Writes what one call may write without losing the right to wake others or breaking a token server's framing. */
-static ssize_t give_some(jobserver_channel *channel, const unsigned char *bytes, size_t size) {
-    switch (channel->kind) {
-    case JOBSERVER_SOCKET:
+/* One system call that writes. A socket or a device gets its tokens one by one, as a server of tokens counts them. */
+static ssize_t write_some(jobserver_channel *channel, const unsigned char *bytes, size_t size) {
+    if (channel->give_kind == JOBSERVER_SOCKET) {
         return send(channel->write_fd, bytes, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-    case JOBSERVER_DEVICE:
-        size = 1;
-        break;
-    case JOBSERVER_PIPE:
-        size = size < PIPE_BUF ? size : PIPE_BUF;
-        break;
     }
+    size = channel->give_kind == JOBSERVER_DEVICE ? 1 : size;
     if (channel->give_fd >= 0) {
         return write(channel->give_fd, bytes, size);
     }
@@ -85,15 +77,23 @@ static ssize_t give_some(jobserver_channel *channel, const unsigned char *bytes,
     return result;
 }
 
-int jobserver_channel_give(jobserver_channel *channel, const unsigned char *bytes, size_t size) {
+/* The same, whatever signals come in between. How many went in, or a negated errno. */
+static int give_some(jobserver_channel *channel, const unsigned char *bytes, size_t size) {
     ssize_t count;
     do {
-        count = give_some(channel, bytes, size);
+        count = write_some(channel, bytes, size);
     } while (count < 0 && errno == EINTR);
     if (count >= 0) {
         return (int)count;
     }
-    return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+    return errno == EWOULDBLOCK ? -EAGAIN : far_end_is_gone() ? -EPIPE : -errno;
+}
+
+/* Where there is no room for many at once there may be room for one: a write of many goes in whole or not at all. */
+int jobserver_channel_give(jobserver_channel *channel, const unsigned char *bytes, size_t size) {
+    size = size < channel->most_at_once ? size : channel->most_at_once;
+    int result = give_some(channel, bytes, size);
+    return result == -EAGAIN && size > 1 ? give_some(channel, bytes, 1) : result;
 }
 
 int jobserver_channel_available(jobserver_channel *channel) {
@@ -110,7 +110,7 @@ int jobserver_poll(int descriptor, int64_t deadline) {
     if (count < 0) {
         return -errno;
     }
-    return count == 0 ? -ETIMEDOUT : 0;
+    return count == 0 ? jobserver_nothing_until(deadline) : 0;
 }
 
 int jobserver_write_if_ready(int descriptor, const unsigned char *bytes, size_t size) {
@@ -133,15 +133,15 @@ static int pause_until(int64_t pause, int64_t deadline) {
     return nanosleep(&time, NULL) < 0 ? -errno : 0;
 }
 
+int jobserver_channel_open_lock(jobserver_channel *channel) {
+    return jobserver_system_open_for_lock(channel);
+}
+
 /*
  * flock knows no timeout, so a lock with a deadline is tried again after pauses that grow from 1 to 50 ms. One
  * without a deadline sleeps in the kernel.
  */
-int jobserver_channel_lock(jobserver_channel *channel, int64_t deadline) {
-    int lock = jobserver_system_open_for_lock(channel);
-    if (lock < 0) {
-        return lock;
-    }
+int jobserver_channel_lock(int lock, int64_t deadline) {
     int64_t pause = JOBSERVER_NANOSECONDS / 1000;
     int result = flock(lock, deadline < 0 ? LOCK_EX : LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
     while (result == -EWOULDBLOCK && deadline != 0) {
@@ -151,14 +151,16 @@ int jobserver_channel_lock(jobserver_channel *channel, int64_t deadline) {
         }
         pause = pause < JOBSERVER_NANOSECONDS / 40 ? 2 * pause : JOBSERVER_NANOSECONDS / 20;
     }
-    if (result < 0) {
-        close(lock);
-        return result == -EWOULDBLOCK ? -EAGAIN : result;
-    }
-    return lock;
+    return result == -EWOULDBLOCK ? -EAGAIN : result;
 }
 
+/* Closing alone would not unlock while another process has a copy, a forked one that execs later, say. */
 void jobserver_channel_unlock(int lock) {
+    flock(lock, LOCK_UN);
+    close(lock);
+}
+
+void jobserver_channel_forget_lock(int lock) {
     close(lock);
 }
 

@@ -2,7 +2,12 @@
 
 #include "internal.h"
 
-#define LONGEST_EXIT 50000000 /* nanoseconds */
+/*
+ * How long exit() waits for other threads, in nanoseconds. Nobody stays awake inside for long, unless a signal handler
+ * of the same thread has called exit(). Those who take asleep may have gone on sleeping: another process was faster.
+ */
+#define LONGEST_AWAKE 1000000000
+#define LONGEST_ASLEEP 50000000
 
 static jobserver_client *clients; /* under jobserver_lock */
 static atomic_uint generation;
@@ -34,77 +39,127 @@ static uint64_t holds_of(const jobserver_client *client) {
     return holds;
 }
 
+/* Makes one client forget what the parent of this process holds, and who waits there. */
+static void forget(jobserver_client *client) {
+    uint64_t closed = atomic_load(&client->uses) & JOBSERVER_USE_CLOSED;
+    atomic_store(&client->uses, closed | holds_of(client));
+    atomic_store(&client->asleep, 0);
+    atomic_store(&client->taking_asleep, 0);
+    atomic_store(&client->stranded, 0);
+    atomic_store(&client->owed, stranded_of(client));
+    for (int byte = 0; byte < 256; byte++) {
+        atomic_store_explicit(&client->raw_out[byte], 0, memory_order_relaxed);
+    }
+    client->inherited = false;
+    for (struct jobserver_entry *entry = client->entries; entry != NULL; entry = entry->next) {
+        if (entry->kind == JOBSERVER_ENTRY_BATCH) {
+            jobserver_batch_forked((jobserver_batch *)entry);
+        }
+    }
+    if (client->channel != NULL) {
+        jobserver_channel_forked(client->channel);
+    }
+}
+
 /*
- * Makes the child forget what its parent holds and who waits there. Runs in the child, whose only thread is the one
- * that forked, with the lock held. Descriptors of a client that is closed are left to jobserver_client_free.
+ * Runs in the child, whose only thread is the one that forked, with the lock held. Descriptors of a client that is
+ * closed are left to jobserver_client_free.
  */
-static void forked(void) {
+void jobserver_process_forked(void) {
     atomic_fetch_add(&generation, 1);
     atomic_store(&exiting, false);
     jobserver_implicit_forked();
     for (jobserver_client *client = clients; client != NULL; client = client->next) {
-        uint64_t closed = atomic_load(&client->uses) & JOBSERVER_USE_CLOSED;
-        atomic_store(&client->uses, closed | holds_of(client));
-        atomic_store(&client->stranded, 0);
-        atomic_store(&client->owed, stranded_of(client));
-        for (int byte = 0; byte < 256; byte++) {
-            atomic_store_explicit(&client->raw_out[byte], 0, memory_order_relaxed);
-        }
-        client->inherited = false;
-        if (client->channel != NULL) {
-            jobserver_channel_forked(client->channel);
-        }
+        forget(client);
     }
 }
 
-/* Gives back what the client's cells and batches hold. Returns whether there was anything. */
-static bool give_back_all(jobserver_client *client) {
-    bool any = false;
-    for (struct jobserver_entry *entry = client->entries; entry != NULL; entry = entry->next) {
-        any = jobserver_entry_holds(entry) || any;
-        jobserver_entry_give_back(entry);
-    }
-    return any;
-}
-
-/*
- * Waits until the other threads have let go of the client. What was just given back wakes those that wait for tokens;
- * each takes one, sees the exit, gives it back to wake the next, and leaves. Killed in between they would take a token
- * with them. Another process may get the token before they do: then they sleep on and hold nothing, so this wait ends
- * at a deadline.
- */
-static void await_threads(jobserver_client *client, int64_t deadline) {
-    bool busy = true;
-    while (busy && jobserver_now() < deadline) {
-        jobserver_pause();
-        busy = atomic_load(&client->uses) % JOBSERVER_USE_CLOSED >= JOBSERVER_USE_WAITING;
-        for (struct jobserver_entry *entry = client->entries; entry != NULL; entry = entry->next) {
-            busy = busy || jobserver_entry_holds(entry);
-        }
-    }
-}
-
-/* Gives back what this process holds, and removes the fifos that it made and that no child of it needs. */
-static void leave_process(void) {
-    atomic_store(&exiting, true);
+/* Sees to it that nobody who sleeps in here is woken any more in the place of another process's waiter. */
+static void retire_sleepers(void) {
     jobserver_lock();
-    int64_t deadline = jobserver_now() + LONGEST_EXIT;
     for (jobserver_client *client = clients; client != NULL; client = client->next) {
-        if (give_back_all(client)) {
-            await_threads(client, deadline);
-        }
-        bool ours = client->made_here && client->generation == jobserver_generation();
-        if (ours && holds_of(client) == 0 && jobserver_client_enter(client) == 0) {
-            jobserver_channel_remove(client->channel);
-            jobserver_client_leave(client);
+        if (jobserver_client_pin(client)) {
+            jobserver_channel_retire(client->channel);
+            jobserver_client_drop(client);
         }
     }
     jobserver_unlock();
 }
 
+/* Whether anybody in here may have taken a token that is in no cell or batch yet. */
+static bool is_awake(jobserver_client *client) {
+    uint64_t inside = (atomic_load(&client->uses) & ~JOBSERVER_USE_CLOSED) / JOBSERVER_USE_WAITING;
+    return inside > atomic_load(&client->asleep);
+}
+
+/* Whether anybody in here may be about to put back the token that woke him. */
+static bool takes_asleep(jobserver_client *client) {
+    return atomic_load(&client->taking_asleep) > 0;
+}
+
+/* Whether another thread is about to write what it claimed before exit() could. */
+static bool is_giving_back(jobserver_client *client) {
+    bool is_so = false;
+    for (struct jobserver_entry *entry = client->entries; entry != NULL; entry = entry->next) {
+        is_so = is_so || jobserver_entry_is_returning(entry);
+    }
+    return is_so;
+}
+
+/* Waits until this is so of no client, but not longer than `limit` nanoseconds. */
+static void wait_while_any(bool (*is_so)(jobserver_client *), int64_t limit) {
+    int64_t end = jobserver_now() + limit;
+    bool any = true;
+    while (any && jobserver_now() < end) {
+        any = false;
+        jobserver_lock();
+        for (jobserver_client *client = clients; client != NULL; client = client->next) {
+            any = any || is_so(client);
+        }
+        jobserver_unlock();
+        if (any) {
+            jobserver_pause();
+        }
+    }
+}
+
+/*
+ * Gives back what the client's cells and batches hold, and removes the fifo if no child of ours needs it. A waiter that
+ * was woken by a token just before it was retired leaves without it: so another's is woken instead.
+ */
+static void give_up(jobserver_client *client) {
+    for (struct jobserver_entry *entry = client->entries; entry != NULL; entry = entry->next) {
+        jobserver_entry_give_back(entry);
+    }
+    if (atomic_load(&client->asleep) > 0) {
+        unsigned char lost;
+        jobserver_pass_wake_up_on(client->channel, &lost);
+    }
+    bool ours = client->made_here && client->generation == jobserver_generation();
+    if (ours && holds_of(client) == 0) {
+        jobserver_channel_remove(client->channel);
+    }
+}
+
+void jobserver_process_exit(void) {
+    atomic_store(&exiting, true);
+    retire_sleepers();
+    wait_while_any(is_awake, LONGEST_AWAKE);
+    jobserver_lock();
+    for (jobserver_client *client = clients; client != NULL; client = client->next) {
+        if (jobserver_client_pin(client)) {
+            give_up(client);
+            jobserver_client_drop(client);
+        }
+    }
+    jobserver_unlock();
+    wait_while_any(is_giving_back, LONGEST_AWAKE);
+    wait_while_any(takes_asleep, LONGEST_ASLEEP);
+}
+
 /* Lists a client and stamps it with this process's generation. */
 void jobserver_process_add(jobserver_client *client) {
-    jobserver_platform_start(forked, leave_process);
+    jobserver_platform_start();
     jobserver_lock();
     client->generation = jobserver_generation();
     client->next = clients;

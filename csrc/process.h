@@ -9,7 +9,7 @@
 void jobserver_process_add(jobserver_client *client);
 void jobserver_process_remove(jobserver_client *client);
 
-/* Whether exit() has begun: what is taken after this must be given back by whoever took it. */
+/* Whether exit() has begun: nobody may take a token any more, since exit() gives back what it finds just once. */
 bool jobserver_process_exiting(void);
 
 #endif

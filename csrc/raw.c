@@ -1,4 +1,7 @@
 /* Tokens whose byte the caller keeps: only counted here, by client and process. */
+#include <errno.h>
+#include <limits.h>
+
 #include "internal.h"
 
 void jobserver_raw_add(jobserver_client *client, unsigned char byte) {
@@ -56,8 +59,8 @@ int jobserver_acquire_raw(jobserver_client *client, int64_t timeout) {
         jobserver_client_leave(client);
         return result;
     }
-    jobserver_raw_add(client, byte);
     jobserver_client_keep(client);
+    jobserver_raw_add(client, byte);
     return byte;
 }
 
@@ -86,6 +89,9 @@ static int lend_implicit(jobserver_client *client) {
  * are. A token that could not be given back stays out. Works on a closed client while tokens are out.
  */
 int jobserver_release_raw(jobserver_client *client, int byte) {
+    if (byte > UCHAR_MAX) {
+        return -EINVAL;
+    }
     if (byte < 0) {
         byte = take_off_any(client);
         if (byte < 0) {

@@ -4,8 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "process.h"
-
 /*
  * The state is a serial number and a phase in one word. Only the exchange HELD -> RETURNING of the right serial gives
  * the token back, so a second release, or one that comes when the cell holds another token, changes nothing.
@@ -29,19 +27,12 @@ jobserver_token *jobserver_token_new(jobserver_client *client) {
     return token;
 }
 
-/*
- * Says that the cell now holds what was just taken. Returns the serial of this taking. In a process that exits, either
- * the exit sees the held cell or the cell sees the exit, so that one of them gives the token back.
- */
+/* Says that the cell now holds what was just taken. Returns the serial of this taking. */
 static int64_t set_held(jobserver_token *token, bool implicit) {
     uint64_t serial = (atomic_load_explicit(&token->state, memory_order_relaxed) >> 2) + 1;
     token->implicit = implicit;
     atomic_store_explicit(&token->generation, jobserver_generation(), memory_order_relaxed);
     atomic_store(&token->state, serial << 2 | PHASE_HELD);
-    if (jobserver_process_exiting()) {
-        jobserver_token_release(token, (int64_t)serial);
-        return -ECANCELED;
-    }
     return (int64_t)serial;
 }
 
@@ -60,8 +51,10 @@ int64_t jobserver_token_acquire(jobserver_token *token, int64_t timeout) {
         jobserver_client_leave(client);
         return result;
     }
+    /* In this order: exit() looks for held cells when nobody is awake inside any more. */
+    int64_t serial = set_held(token, false);
     jobserver_client_keep(client);
-    return set_held(token, false);
+    return serial;
 }
 
 /* Takes the process's implicit slot into a free cell. Returns a serial, or -EAGAIN if it is not free. */
@@ -114,10 +107,10 @@ int jobserver_token_release(jobserver_token *token, int64_t serial) {
     return 0;
 }
 
-/* Whether the cell holds a token of this process, or is about to have given it back. */
-bool jobserver_token_holds(const jobserver_token *token) {
+/* In a forked child a cell may say for ever what a thread of the parent did when it forked. */
+bool jobserver_token_is_returning(const jobserver_token *token) {
     return atomic_load_explicit(&token->generation, memory_order_relaxed) == jobserver_generation() &&
-           (atomic_load(&token->state) & PHASE_MASK) != PHASE_FREE;
+           (atomic_load(&token->state) & PHASE_MASK) == PHASE_RETURNING;
 }
 
 /* Gives back whatever the cell holds. 0 if it holds nothing now. */
@@ -138,6 +131,20 @@ void jobserver_token_free(jobserver_token *token) {
     }
     jobserver_entry_remove(&token->entry);
     free(token);
+}
+
+/* Without memory it becomes a raw token, which only jobserver_release_raw gives back. */
+void jobserver_token_strand(jobserver_client *client, unsigned char byte, int error) {
+    jobserver_token *token = jobserver_token_new(client);
+    jobserver_client_hold(client);
+    if (token == NULL) {
+        jobserver_raw_add(client, byte);
+        atomic_store(&client->stranded, error);
+        return;
+    }
+    token->byte = byte;
+    set_held(token, false);
+    jobserver_entry_strand(&token->entry, error);
 }
 
 /*

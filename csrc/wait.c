@@ -14,63 +14,111 @@ int64_t jobserver_deadline(int64_t timeout) {
 }
 
 /*
- * Wakes the next waiter if there are tokens left. One write of many tokens wakes one waiter, and only a write wakes
- * the next: so one token goes out and in again. In a pool that is nearly full it might not go in again (a page that is
- * partly read cannot be refilled), so such a pool is left alone. Should others fill the pool in between, the token is
- * out as a raw one, and the client's next call tells.
+ * One write of many tokens wakes one waiter, and only a write wakes the next: so one token goes out and in again. In a
+ * pool that is nearly full it might not go in again (a page that is partly read cannot be refilled), so such a pool is
+ * left alone. Should others fill the pool in between, the caller is left with the token.
  */
-static void pass_wake_up_on(jobserver_client *client) {
-    jobserver_channel *channel = client->channel;
-    unsigned char byte;
+int jobserver_pass_wake_up_on(jobserver_channel *channel, unsigned char *byte) {
     int left = jobserver_channel_available(channel);
-    if (left <= 0 || (size_t)left >= jobserver_channel_capacity(channel) || jobserver_channel_take(channel, &byte, 1) != 1) {
-        return;
+    if (left <= 0 || (size_t)left >= jobserver_channel_capacity(channel) ||
+        jobserver_channel_take(channel, byte, 1) != 1) {
+        return 0;
     }
-    int result = jobserver_channel_give(channel, &byte, 1);
-    if (result < 0) {
-        jobserver_client_hold(client);
-        jobserver_raw_add(client, byte);
-        atomic_store(&client->stranded, result);
+    int result = jobserver_channel_give(channel, byte, 1);
+    return result < 0 ? result : 0;
+}
+
+/*
+ * exit() waits for everybody inside who is not asleep before it gives back what they hold. So whoever wakes up looks
+ * whether the process exits before taking anything.
+ */
+static void fall_asleep(jobserver_client *client) {
+    atomic_fetch_add(&client->asleep, 1);
+}
+
+static void wake_up(jobserver_client *client) {
+    atomic_fetch_sub(&client->asleep, 1);
+}
+
+static int wait_for_token(jobserver_client *client, int64_t deadline) {
+    fall_asleep(client);
+    int result = jobserver_channel_wait(client->channel, deadline);
+    wake_up(client);
+    return result;
+}
+
+int jobserver_wait_for_lock(jobserver_client *client, int lock, int64_t deadline) {
+    if (jobserver_process_exiting()) {
+        return -ECANCELED;
+    }
+    fall_asleep(client);
+    int result = jobserver_channel_lock(lock, deadline);
+    wake_up(client);
+    return result;
+}
+
+/* Puts back what was just taken, as far as it goes in. */
+static void put_back(jobserver_channel *channel, const unsigned char *bytes, int count) {
+    int given = 0;
+    while (count > 0 && given >= 0) {
+        given = jobserver_channel_give(channel, bytes, (size_t)count);
+        bytes += given;
+        count -= given;
     }
 }
 
-/* Gives back what a thread took while the process exits. Returns -ECANCELED. */
-static int give_up(jobserver_channel *channel, const unsigned char *bytes, size_t size) {
-    while (size > 0) {
-        int given = jobserver_channel_give(channel, bytes, size);
-        if (given < 0) {
-            break;
-        }
-        bytes += given;
-        size -= (size_t)given;
+/*
+ * Here the token is taken asleep, and nothing but a token wakes a thread that is in here when the process exits: so
+ * it puts it back, and exit() gives it a moment for that.
+ */
+static int take_asleep(jobserver_client *client, unsigned char *bytes, size_t size) {
+    atomic_fetch_add(&client->taking_asleep, 1);
+    fall_asleep(client);
+    int result = jobserver_channel_take_sleeping(client->channel, bytes, size);
+    wake_up(client);
+    if (result > 0 && jobserver_process_exiting()) {
+        put_back(client->channel, bytes, result);
+        result = -ECANCELED;
     }
-    return -ECANCELED;
+    atomic_fetch_sub(&client->taking_asleep, 1);
+    return result;
+}
+
+/* Takes what is there without waiting, if the system can do that; else it waits if the caller would. */
+static int take_now(jobserver_client *client, unsigned char *bytes, size_t size, int64_t deadline) {
+    if (jobserver_process_exiting()) {
+        return -ECANCELED;
+    }
+    int result = jobserver_channel_take(client->channel, bytes, size);
+    return result == JOBSERVER_UNSUPPORTED && deadline < 0 ? take_asleep(client, bytes, size) : result;
+}
+
+/* A token that does not go in again is stranded: the client's next call tells. */
+static void pass_wake_up_on(jobserver_client *client) {
+    unsigned char byte;
+    int result = jobserver_pass_wake_up_on(client->channel, &byte);
+    if (result < 0) {
+        jobserver_token_strand(client, byte, result);
+    }
 }
 
 /*
  * Takes 1 to `size` tokens, sleeping until there is one or the deadline passes. Returns how many, -EAGAIN (the
- * deadline was 0), -ETIMEDOUT, -EINTR, or another error. A waiter that was woken always looks for its token before it
- * leaves, or its wake-up would be lost to the others.
+ * deadline was 0), -ETIMEDOUT, -EINTR, -ECANCELED in a process that exits, or another error. A waiter that was woken
+ * always looks for its token before it leaves, or its wake-up would be lost to the others.
  */
 int jobserver_take(jobserver_client *client, unsigned char *bytes, size_t size, int64_t deadline) {
-    jobserver_channel *channel = client->channel;
-    int result = -EAGAIN;
     int woken = 0;
-    if (deadline < 0) {
-        result = jobserver_channel_take_sleeping(channel, bytes, size);
-    }
-    while (result == -EAGAIN) {
-        result = jobserver_channel_take(channel, bytes, size);
-        if (result != -EAGAIN || deadline == 0) {
-            break;
-        }
-        woken = jobserver_channel_wait(channel, deadline);
+    int result = take_now(client, bytes, size, deadline);
+    while (result == -EAGAIN && deadline != 0) {
+        woken = wait_for_token(client, deadline);
         if (woken < 0) {
             return woken;
         }
+        result = take_now(client, bytes, size, deadline);
     }
     if (woken > 0 && result > 0) {
         pass_wake_up_on(client);
     }
-    return result > 0 && jobserver_process_exiting() ? give_up(channel, bytes, (size_t)result) : result;
+    return result;
 }

@@ -97,6 +97,14 @@ def test_command_that_cannot_be_run(
     assert done.stderr.splitlines()[-1] == f"jobserver: cannot run `{name}`: {reason}"
 
 
+def test_name_in_a_message_is_on_one_line_and_not_too_long(around: dict[str, Any]) -> None:
+    for name in ("no\nsuch\x1b[31m", "no" * 1000, "no\udcff"):
+        done = run("--", name, **around)
+        assert done.returncode in (126, 127)
+        assert all(line.isprintable() and len(line) < 500 for line in done.stderr.splitlines())
+        assert done.stderr.splitlines()[-1].startswith("jobserver: cannot run `")
+
+
 @pytest.mark.parametrize("name", ["./list", "list"])
 def test_script_without_interpreter_is_run_by_a_shell(name: str, tmp_path: Path) -> None:
     """As execvp does it, so `env` and make too."""
@@ -269,6 +277,7 @@ def test_closed_standard_descriptors_stay_closed(style: str) -> None:
     auth = parse(told["environment"]["MAKEFLAGS"]).auth or ""
     advertised = [] if style == "fifo" else [int(number) for number in auth.split(",")]
     assert sorted(told["descriptors"]) == sorted([write_fd, *advertised])
+    assert all(number > 2 for number in advertised)
 
 
 @pytest.mark.usefixtures("proc")
@@ -317,7 +326,7 @@ def test_fifo_is_removed(ends: str, tmp_path: Path) -> None:
 def prepared(preparation: str, *words: str) -> Done:
     """Runs the command in a process in which something else has been done before."""
     program = (
-        f"import sys, jobserver_ffi.client, jobserver_ffi.children, jobserver_ffi.cli.supervise\n{preparation}\n"
+        f"import sys, jobserver_ffi.create, jobserver_ffi.children, jobserver_ffi.cli.supervise\n{preparation}\n"
         "sys.exit(jobserver_ffi.cli.main())"
     )
     with Running([sys.executable, "-c", program, *words]) as running:
@@ -325,21 +334,22 @@ def prepared(preparation: str, *words: str) -> Done:
 
 
 @pytest.mark.parametrize(
-    ("descriptors", "status", "message"),
+    ("descriptors", "style", "status", "message"),
     [
-        (4, 125, "cannot make a jobserver of style pipe: Too many open files"),
-        (5, 126, "cannot run `true`: Too many open files"),
+        (4, "pipe", 125, "cannot make a jobserver of style pipe: Too many open files"),
+        (4, "fifo", 125, "cannot make a jobserver of style fifo: Too many open files"),
+        (5, "pipe", 126, "cannot run `true`: Too many open files"),
     ],
 )
-def test_too_few_descriptors(descriptors: int, status: int, message: str) -> None:
+def test_too_few_descriptors(descriptors: int, style: str, status: int, message: str) -> None:
     preparation = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))"
-    done = prepared(preparation, "run", "-j2", "--style", "pipe", "true")
+    done = prepared(preparation, "run", "-j2", "--style", style, "true")
     assert (done.returncode, done.stderr) == (status, f"jobserver: {message}\n")
 
 
 def test_no_place_for_a_fifo(tmp_path: Path) -> None:
     """No directory is made where one cannot be, and the message names the mend."""
-    preparation = f"jobserver_ffi.client.fifo_directories = lambda: [{str(tmp_path / 'none')!r}]"
+    preparation = f"jobserver_ffi.create.fifo_directories = lambda: [{str(tmp_path / 'none')!r}]"
     done = prepared(preparation, "run", "-j2", "--style", "fifo", "true")
     assert (done.returncode, done.stderr) == (
         125,

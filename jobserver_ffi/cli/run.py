@@ -1,0 +1,193 @@
+"""`jobserver run`: a command under a jobserver, of its own or the one that is there."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from .. import Client
+from ..client import VARIABLES
+from ..makeflags import merge, parse
+from .execute import caller_environment, cannot_run, execute, restore_signals
+from .messages import say, shown
+
+if TYPE_CHECKING:
+    from ..environment import FromEnv
+
+CHECK_FAILED = 70
+NO_JOBSERVER = 125
+
+_USAGE = "jobserver run [-j N] [--style {auto,pipe,fifo}] [--check] [--] CMD [ARGUMENT ...]"
+
+_DESCRIPTION = """\
+Runs CMD under a jobserver with N slots: make, ninja, cargo and whatever else
+knows the jobserver of GNU make then run at most N jobs together, however deep
+one starts the other. Call them without a -j of their own.
+
+Under a jobserver already (in a recipe of make -jN, say) CMD joins that one,
+unless -j is given.
+"""
+
+_STATUS = """\
+exit status: CMD's own; 128+n if signal n ended it; 127 if CMD was not found,
+126 if it could not be run; 125 if no jobserver could be made; 70 if CMD went
+well but --check did not; 2 for wrong arguments.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Tells the parser of the subcommand what it takes."""
+    parser.usage = _USAGE
+    parser.description = _DESCRIPTION
+    parser.epilog = _STATUS
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        metavar="N",
+        type=_slots,
+        help="slots of a jobserver of CMD's own; one of them is CMD's (default: the CPUs that may be used here)",
+    )
+    parser.add_argument(
+        "--style",
+        choices=("auto", "pipe", "fifo"),
+        help="how CMD finds the jobserver: every make reads a pipe, make 4.4 and ninja 1.13 read a fifo (default: "
+        "auto, which asks make for its version)",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="fail with status 70 if tokens are missing or too many when CMD is gone"
+    )
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD", help="the command and its arguments")
+    parser.set_defaults(function=lambda arguments: _run(parser, arguments))
+
+
+def _slots(text: str) -> int:
+    digits = text.lstrip("0")
+    if not digits or not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)!r} is no number of slots: give a whole number from 1 on, or no -j for one slot per CPU"
+        )
+    if len(digits) > 9:
+        raise argparse.ArgumentTypeError(f"{shown(text)} slots are more than a pipe can hold: give a smaller number")
+    return int(digits)
+
+
+def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    command = _command(parser, arguments.command)
+    found = Client.from_env_ext()
+    if found.client is not None:
+        found.client.close()
+    outer = _address(found)
+    if outer is None or arguments.jobs is not None:
+        if outer is not None:
+            say(
+                f"-j{arguments.jobs} makes a jobserver of its own beside the one of {outer}: the jobs of both add up; "
+                f"to share that one leave -j out"
+            )
+        return _run_in_own(parser, arguments, command)
+    for option, given in (("--check", arguments.check), ("--style", arguments.style)):
+        if given:
+            parser.error(f"{option} is for a jobserver of CMD's own, but there is one already, of {outer}: add -j N")
+    return _run_in_other(command, found, outer)
+
+
+def _command(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
+    """CMD and its arguments."""
+    if words and words[0] == "--":
+        words = words[1:]
+    elif words and words[0].startswith("-"):
+        parser.error(f"unrecognized arguments: {words[0]}")
+    if not words:
+        parser.error("no CMD given: name the command to run, as in `jobserver run -j4 make`")
+    return words
+
+
+def _address(found: FromEnv) -> str | None:
+    """Variable and address of the jobserver around this process, usable or not, or None if there is none."""
+    auth = parse(found.value or "").auth
+    return None if auth is None else f"{found.variable} ({shown(auth)})"
+
+
+def _run_in_other(command: list[str], found: FromEnv, outer: str) -> int:
+    """Becomes CMD, in the jobserver that is there if it can be used."""
+    environment = caller_environment()
+    if found.client is not None:
+        say(f"joining the jobserver of {outer}")
+        _warn_of_own_jobs(command)
+    else:
+        from ..children import without_jobserver
+
+        environment = without_jobserver(environment)
+        say(f"running `{shown(command[0])}` without a jobserver: {found.error}")
+    try:
+        restore_signals()
+        execute(command, environment)
+    except OSError as error:
+        return cannot_run(command[0], error)
+
+
+def _run_in_own(parser: argparse.ArgumentParser, arguments: argparse.Namespace, command: list[str]) -> int:
+    """Makes a jobserver and runs CMD under it."""
+    from ..children import without_jobserver
+    from ..cpus import usable_cpus
+    from .supervise import Supervisor
+    from .tools import style_for
+
+    jobs: int = arguments.jobs or usable_cpus()
+    environment = without_jobserver(caller_environment())
+    style = style_for(command, environment) if arguments.style in (None, "auto") else arguments.style
+    _warn_of_own_jobs(command)
+    supervisor = Supervisor()
+    try:
+        client = Client(jobs - 1, style=style)
+    except ValueError:
+        parser.error(f"argument -j/--jobs: {jobs} slots are more than a pipe here can hold: give a smaller number")
+    except OSError as error:
+        place = style == "fifo" and error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+        mend = ": let TMPDIR name a directory that may be written, or use --style pipe" if place else ""
+        say(f"cannot make a jobserver of style {style}: {error.strerror}{mend}")
+        return NO_JOBSERVER
+    with client:
+        for name in VARIABLES:
+            environment[name] = merge(environment.get(name, ""), client.auth, jobs)
+        for descriptor in client._descriptors:
+            os.set_inheritable(descriptor, True)
+        try:
+            status = supervisor.run(command, environment)
+        except OSError as error:
+            return cannot_run(command[0], error)
+        return _settle(client, status, arguments.check)
+
+
+def _warn_of_own_jobs(command: list[str]) -> None:
+    from .tools import own_jobs
+
+    jobs = own_jobs(command)
+    if jobs is not None:
+        what = "runs jobs without a limit" if jobs == "-j" else "counts its jobs by itself"
+        name = shown(command[0])
+        say(f"`{name} {shown(jobs)}` leaves this jobserver and {what}: call {name} without -j")
+
+
+def _settle(client: Client, status: int, check: bool) -> int:
+    """Counts the tokens after CMD has ended, and tells what is wrong with them.
+
+    A CMD that failed may have been killed with tokens in its hands, which is of no interest unless it is asked for.
+    """
+    limit = client.limit or 0
+    missing = limit - client.available()
+    if missing == 0 or (status and not check):
+        return status
+    if missing > 0:
+        say(
+            f"tokens missing: {missing} of {limit}; a program ended without giving back what it took (a killed one, "
+            f"say), or a process that CMD left in the background still has it"
+        )
+    else:
+        say(
+            f"tokens too many: {-missing} more than the {limit} there were; a program gave back what it had not taken, "
+            f"so more than {limit + 1} jobs may have run at once"
+        )
+    return CHECK_FAILED if check and status == 0 else status
