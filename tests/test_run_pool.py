@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,9 @@ def test_tokens_of_a_killed_command_are_missing() -> None:
 
 def test_token_of_a_process_in_the_background_is_missing() -> None:
     program = TAMPER.replace("sys.exit(status)", "if os.fork() == 0:\n    os.dup2(0, 1), os.dup2(0, 2), os.read(0, 1)")
-    with Running([*JOBSERVER, "run", "-j4", "--check", *python(program), "1", "0", "0"], stdin=-1) as running:
+    with Running(
+        [*JOBSERVER, "run", "-j4", "--check", *python(program), "1", "0", "0"], stdin=subprocess.PIPE
+    ) as running:
         assert running.process.wait(GUARD) == 70
         assert running.process.stderr is not None and running.process.stderr.read() == MISSING.format(1)
 
@@ -146,8 +149,8 @@ def test_options_for_an_own_jobserver_are_refused_in_another(option: str, outer:
     refused = "--check" if "--check" in option else "--style"
     assert (status, told) == (2, {})
     assert err.splitlines()[1:] == [
-        f"jobserver run: error: {refused} is for a jobserver of CMD's own, but there is one already, of MAKEFLAGS "
-        f"({outer.auth}): add -j N"
+        f"jobserver run: error: {refused} is for a new jobserver, but CMD would have the one that is there, of MAKEFLAGS "
+        f"({outer.auth}): add -j N to make a new one"
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,7 +84,7 @@ def test_signal_is_passed_on(name: str, tell: Tell) -> None:
 
 
 def test_command_that_a_signal_ends() -> None:
-    with Running([*JOBSERVER, "run", "sh", "-c", "echo there; exec cat"], stdin=-1) as running:
+    with Running([*JOBSERVER, "run", "sh", "-c", "echo there; exec cat"], stdin=subprocess.PIPE) as running:
         assert running.process.stdout is not None and running.process.stdout.readline() == "there\n"
         os.kill(running.pid, signal.SIGTERM)
         assert running.process.wait(GUARD) == 128 + signal.SIGTERM
@@ -136,7 +137,9 @@ def test_many_signals_are_all_passed_on(tell: Tell) -> None:
 def test_signal_while_the_command_starts_is_passed_on() -> None:
     """Whenever it comes, it ends the command or this process, and nothing is left."""
     for _round in range(20):
-        with Running([*JOBSERVER, "run", "--style", "pipe", "sh", "-c", "echo there; exec cat"], stdin=-1) as running:
+        with Running(
+            [*JOBSERVER, "run", "--style", "pipe", "sh", "-c", "echo there; exec cat"], stdin=subprocess.PIPE
+        ) as running:
             os.kill(running.pid, signal.SIGTERM)
             assert running.process.wait(GUARD) in (-signal.SIGTERM, 128 + signal.SIGTERM)
 
@@ -281,6 +284,23 @@ def test_stopping_only_the_command_does_not_stop_this_process(tell: Tell) -> Non
         assert not is_stopped(job.job)
 
 
+def test_continuing_this_process_ends_the_wish_to_stop(tell: Tell) -> None:
+    """A command that did not stop for Ctrl-Z is stopped alone later on."""
+    lines = tell[0]
+    with on_terminal(tell, "SIGTSTP", "SIGCONT") as (job, process):
+        job.press(b"\x1a")
+        assert lines.next() == "SIGTSTP!"
+        os.kill(job.job, signal.SIGCONT)
+        assert lines.next() == "SIGCONT"
+        os.kill(process, signal.SIGSTOP)
+        while not is_stopped(process):
+            pass
+        os.kill(process, signal.SIGCONT)
+        assert lines.next() == "SIGCONT"
+        os.kill(job.job, signal.SIGUSR1)
+        assert lines.next() == "SIGUSR1"
+
+
 def test_command_that_stops_for_reading_in_the_background(tell: Tell) -> None:
     """The kernel stops the whole group; on `fg` all go on."""
     lines, number = tell
@@ -333,3 +353,22 @@ def test_hang_up_of_the_terminal_reaches_the_command(tell: Tell) -> None:
         lines.next()
         os.close(terminal)
         assert lines.next() == "SIGHUP"
+
+
+def test_command_that_may_not_be_signalled() -> None:
+    """A program of another user (sudo) cannot be reached; that is told, and this process stays."""
+    program = (
+        "import os, sys\n"
+        "def kill(*_): raise PermissionError(1, 'Operation not permitted')\n"
+        "os.kill = kill\n"
+        "from jobserver_ffi.cli import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", program, "run", "-j2", "sh", "-c", "echo $$; exec cat"]
+    with Running(command, stdin=subprocess.PIPE) as running:
+        assert running.process.stdout is not None and running.process.stderr is not None
+        process = int(running.process.stdout.readline())
+        os.kill(running.pid, signal.SIGUSR1)
+        assert running.process.stderr.readline() == (
+            f"jobserver: cannot pass SIGUSR1 on to process {process}: Operation not permitted\n"
+        )
+        assert running.finish().returncode == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 TYPE_CHECKING = False
@@ -18,7 +17,6 @@ def main() -> int:
     Returns:
         The exit status.
     """
-    _occupy_standard_descriptors()
     words = sys.argv[1:]
     parser, chosen = _parsers(words)
     try:
@@ -57,13 +55,3 @@ def _parsers(words: list[str]) -> tuple[argparse.ArgumentParser, argparse.Argume
             import_module(f".{name}", __name__).add_arguments(subparser)
             chosen = subparser
     return parser, chosen
-
-
-def _occupy_standard_descriptors() -> None:
-    """Opens /dev/null, close-on-exec, wherever stdin, stdout or stderr is closed.
-
-    Otherwise a pool could get one of their numbers, and what is printed would become tokens.
-    """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(descriptor)

@@ -89,7 +89,10 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         return _run_in_own(parser, arguments, command)
     for option, given in (("--check", arguments.check), ("--style", arguments.style)):
         if given:
-            parser.error(f"{option} is for a jobserver of CMD's own, but there is one already, of {outer}: add -j N")
+            parser.error(
+                f"{option} is for a new jobserver, but CMD would have the one that is there, of {outer}: add -j N to make "
+                f"a new one"
+            )
     return _run_in_other(command, found, outer)
 
 
