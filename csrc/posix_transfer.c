@@ -115,8 +115,11 @@ int jobserver_poll(int descriptor, int64_t deadline) {
 
 int jobserver_write_if_ready(int descriptor, const unsigned char *bytes, size_t size) {
     struct pollfd entry = {.fd = descriptor, .events = POLLOUT};
-    if (!(fcntl(descriptor, F_GETFL) & O_NONBLOCK) && poll(&entry, 1, 0) < 1) {
-        return -EAGAIN;
+    if (!(fcntl(descriptor, F_GETFL) & O_NONBLOCK)) {
+        int ready = poll(&entry, 1, 0);
+        if (ready <= 0) {
+            return ready < 0 ? -errno : -EAGAIN;
+        }
     }
     ssize_t count = write(descriptor, bytes, size);
     return count < 0 ? -errno : (int)count;

@@ -149,8 +149,8 @@ def test_options_for_an_own_jobserver_are_refused_in_another(option: str, outer:
     refused = "--check" if "--check" in option else "--style"
     assert (status, told) == (2, {})
     assert err.splitlines()[1:] == [
-        f"jobserver run: error: {refused} is for a new jobserver, but CMD would have the one that is there, of MAKEFLAGS "
-        f"({outer.auth}): add -j N to make a new one"
+        f"jobserver run: error: {refused} is for a new jobserver, but CMD would have the one that is there, of "
+        f"MAKEFLAGS ({outer.auth}): add -j N to make a new one"
     ]
 
 

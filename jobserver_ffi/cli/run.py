@@ -90,8 +90,8 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     for option, given in (("--check", arguments.check), ("--style", arguments.style)):
         if given:
             parser.error(
-                f"{option} is for a new jobserver, but CMD would have the one that is there, of {outer}: add -j N to make "
-                f"a new one"
+                f"{option} is for a new jobserver, but CMD would have the one that is there, of {outer}: add -j N to "
+                f"make a new one"
             )
     return _run_in_other(command, found, outer)
 

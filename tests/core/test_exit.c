@@ -155,7 +155,7 @@ static void test_exit_while_others_wait(void) {
     if (!ON_LINUX) {
         return; /* where only a blocking read is safe, a thread may take a token with it when it dies */
     }
-    for (int round = 0; round < scaled(60); round++) {
+    for (int round = 0; round < scaled(30); round++) {
         struct neighbours neighbours = {.pool = with_tokens("abcd")};
         neighbours.stop = shared_memory(sizeof(atomic_int) * 2);
         neighbours.taken = neighbours.stop + 1;

@@ -25,7 +25,17 @@ static void handle(int number) {
     CHECK_EQUAL(sigaction(number, &action, NULL), 0);
 }
 
-enum wait { TOKEN, TOKEN_WITH_TIMEOUT, RAW, RAW_WITH_TIMEOUT, BATCH, BATCH_WITH_TIMEOUT, LOCK, LOCK_WITH_TIMEOUT, WAITS };
+enum wait {
+    TOKEN,
+    TOKEN_WITH_TIMEOUT,
+    RAW,
+    RAW_WITH_TIMEOUT,
+    BATCH,
+    BATCH_WITH_TIMEOUT,
+    LOCK,
+    LOCK_WITH_TIMEOUT,
+    WAITS
+};
 
 struct waiter {
     jobserver_client *client;

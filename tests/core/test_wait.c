@@ -103,7 +103,8 @@ static void test_many_tokens_wake_as_many(void) {
         CHECK_EQUAL(jobserver_batch_acquire(batch, 1, -1), MOST_WAITERS);
         _Atomic pid_t *numbers = shared_memory((MOST_WAITERS + 1) * sizeof *numbers);
         for (int i = 0; i < MOST_WAITERS; i++) {
-            scenes[i] = (struct scene){.client = client, .waiters = MOST_WAITERS, .way = (enum way)((i / 2 + round) % WAYS)};
+            scenes[i] =
+                (struct scene){.client = client, .waiters = MOST_WAITERS, .way = (enum way)((i / 2 + round) % WAYS)};
             scenes[i].arrived = numbers;
             scenes[i].thread = numbers + 1 + i;
             if (i % 2 == 0) {
