@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import stat
-from errno import EBADF
+from errno import EACCES, EBADF, EINVAL, EISDIR, ENOENT, ENOTDIR
 
 from ._core import ffi, lib
 from .client import Client
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 # The first one that is not empty decides, as in the Rust crate (which stops at one that is set but empty).
 VARIABLES = ("CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS")
+
+_PATH_MENDS = {
+    ENOENT: "its maker has ended, or the path is not visible here (bind-mount it into a container)",
+    ENOTDIR: "its maker has ended, or the path is not visible here (bind-mount it into a container)",
+    EACCES: "it is another user's: run this as that user, or make a jobserver of your own with `jobserver run -jN`",
+    EISDIR: "the address must name the fifo itself, not its directory",
+}
 
 _LARGEST_DESCRIPTOR = 2**31 - 1
 
@@ -211,13 +218,10 @@ def _open_path(path: str) -> Any:
     if not path:
         raise _Refused(FromEnvErrorKind.CANNOT_PARSE, "nothing stands behind `fifo:`: see what put it there")
     out = ffi.new("jobserver_client **")
-    code = lib.jobserver_client_open_path(os.fsencode(path), out) if "\0" not in path else -EBADF
+    code = lib.jobserver_client_open_path(os.fsencode(path), out) if "\0" not in path else -EINVAL
     if code == lib.JOBSERVER_NOT_A_PIPE:
         raise _Refused(FromEnvErrorKind.NOT_A_PIPE, f"{path!r} is neither a fifo nor a character device")
     if code < 0:
-        raise _Refused(
-            FromEnvErrorKind.CANNOT_OPEN_PATH,
-            f"{path!r} cannot be opened ({os.strerror(-code)}): its maker has ended, or the path is not visible here "
-            f"(a container, another user)",
-        )
+        mend = _PATH_MENDS.get(-code, "see that this process may open it")
+        raise _Refused(FromEnvErrorKind.CANNOT_OPEN_PATH, f"{path!r} cannot be opened ({os.strerror(-code)}): {mend}")
     return ffi.gc(out[0], lib.jobserver_client_free)

@@ -66,8 +66,8 @@ def test_where_no_jobserver_is_offered_there_is_no_client(environ: dict[str, str
         ("²,1", Kind.CANNOT_PARSE, "R,W"),
         ("", Kind.CANNOT_PARSE, "R,W"),
         ("fifo:", Kind.CANNOT_PARSE, "fifo:"),
-        ("fifo:/no/such/fifo", Kind.CANNOT_OPEN_PATH, "/no/such/fifo"),
-        ("fifo:/", Kind.CANNOT_OPEN_PATH, "directory"),
+        ("fifo:/no/such/fifo", Kind.CANNOT_OPEN_PATH, "its maker has ended"),
+        ("fifo:/", Kind.CANNOT_OPEN_PATH, "not its directory"),
         ("2147483647,2147483646", Kind.CANNOT_OPEN_FD, "`+`"),
     ],
 )
