@@ -53,8 +53,9 @@ def configure(client: Client, variables: Iterable[str], popen_kwargs: dict[str, 
         raise ValueError("close_fds=False lets every descriptor through: name those that the child needs in pass_fds")
     given = popen_kwargs.get("env")
     environment = child_environment(os.environ if given is None else given, client, variables)
-    descriptors = (*popen_kwargs.get("pass_fds", ()), *client._descriptors)
-    held = HeldDescriptors(dict.fromkeys(descriptors), client._hold())
+    others = popen_kwargs.get("pass_fds", ())
+    # The others may be held by another client's configure, as long as that object lives.
+    held = HeldDescriptors(dict.fromkeys((*others, *client._descriptors)), (client._hold(), others))
     return {**popen_kwargs, "env": environment, "pass_fds": held}
 
 

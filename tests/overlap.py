@@ -84,6 +84,16 @@ class JobCounter:
         self._directory.cleanup()
 
     def _serve(self) -> None:
+        try:
+            self._count()
+        finally:
+            self._listener.close()  # A job that comes after all fails, and the build with it.
+            while self._held:
+                self._let_oldest_go()
+            for job in self._let_go:
+                job.close()
+
+    def _count(self) -> None:
         deadline = time.monotonic() + GUARD
         while True:
             watched = [self._stopped, self._listener, *self._held, *self._let_go]
@@ -94,13 +104,8 @@ class JobCounter:
                 self._forget_ended()
             self.stuck = not ready
             if self.stuck or self._stopped in ready:
-                break
+                return
             self._let_some_go()
-        self._listener.close()  # A job that comes after all fails, and the build with it.
-        while self._held:
-            self._let_oldest_go()
-        for job in self._let_go:
-            job.close()
 
     def _accept(self) -> None:
         """Counts a job that has come, after those that ended before it could start."""
@@ -183,7 +188,7 @@ class Recipe:
 
     Args:
         directory: Where the makefile and the programs are put.
-        lines: The programs, one for each line of the recipe; a line's prefix is "+" or "" with it.
+        lines: The lines of the recipe: the prefix, "+" or "", and the program.
     """
 
     def __init__(self, directory: Path, *lines: tuple[str, str]) -> None:

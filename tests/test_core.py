@@ -21,9 +21,11 @@ SOURCES = sorted((HERE / "core").glob("*.c"))
 PROGRAMS = [path.stem for path in SOURCES if path.stem.startswith("test_")]
 SHARED = ["check", "pools"]
 
-WARNINGS = (
-    "-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wundef -Werror".split()
-)
+WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Wstrict-prototypes", "-Wmissing-prototypes"]
+WARNINGS += ["-Wundef", "-Werror"]
+
+# The newest form that valgrind 3.19 can read.
+DEBUG = ["-g", "-gdwarf-4"]
 
 # What JOBSERVER_PORTABLE builds is the code that other systems than Linux run.
 BUILDS = {"native": [], "portable": ["-DJOBSERVER_PORTABLE"]}
@@ -87,7 +89,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
             missing(compiler)
         directory = tmp_path_factory.mktemp(build)
         sources = [str(path) for path in [*sorted(CORE.glob("*.c")), *SOURCES]]
-        common = [compiler, "-std=c11", "-g", "-O1", *WARNINGS, *flags, *BUILDS[build], "-I", str(CORE)]
+        common = [compiler, "-std=c11", *DEBUG, "-O1", *WARNINGS, *flags, *BUILDS[build], "-I", str(CORE)]
         run([*common, "-c", *sources], cwd=directory)
         objects = [f"{path.stem}.o" for path in CORE.glob("*.c")] + [f"{name}.o" for name in SHARED]
         for program in PROGRAMS:

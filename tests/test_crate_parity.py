@@ -1,4 +1,4 @@
-"""What the tests of the Rust crate `jobserver` check, and what that crate is known to get wrong about children."""
+"""What the tests of the Rust crate `jobserver` check."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +16,7 @@ from jobserver_ffi import AcquireTimeout, Client
 from jobserver_ffi.makeflags import parse
 
 from .conftest import TokenPipe
-from .overlap import LIST_OPEN, MAKE_SERVERS, JobCounter, Recipe, captured, ends, python, quiet, server_command
+from .overlap import MAKE_SERVERS, JobCounter, Recipe, captured, python, quiet, server_command
 
 NewPipe = Callable[[bytes], TokenPipe]
 STYLES = ["pipe", "fifo"]
@@ -219,80 +218,3 @@ def test_finding_the_address(name: str) -> None:
         assert parse(value).auth is None
     for others in ("{auth}=a {fds}=b {auth}=last", "{fds}=b {auth}=last {fds}=c"):
         assert parse(others.format(auth="--jobserver-auth", fds="--jobserver-fds")).auth == "last"
-
-
-# Children.
-
-
-def open_in_child(child: subprocess.Popen[Any]) -> set[int]:
-    with child:
-        return set(map(int, child.communicate()[0].split()))
-
-
-@every_style
-def test_a_child_has_what_is_advertised_and_nothing_else(style: str) -> None:
-    with Client(2, style=style) as client, Client(1), open(os.devnull) as mine, client.acquire():
-        options = captured({"stdin": subprocess.DEVNULL})
-        assert open_in_child(client.popen(LIST_OPEN, **options)) == {0, 1, 2} | ends(client)
-        child = client.popen(LIST_OPEN, pass_fds=[mine.fileno()], **options)
-        assert open_in_child(child) == {0, 1, 2, mine.fileno()} | ends(client)
-        done = client.run(LIST_OPEN, **options)
-        assert set(map(int, done.stdout.split())) == {0, 1, 2} | ends(client)
-
-
-GRANDCHILD = """
-client = Client.from_env()
-token = client.acquire()
-client.run(sys.argv[1:], check=True)
-"""
-
-
-def test_a_grandchild_has_what_is_advertised_and_nothing_else(whole: NewPipe) -> None:
-    pipe = whole(b"ab")
-    child = subprocess.Popen(
-        [*python(GRANDCHILD), *LIST_OPEN],
-        env={**os.environ, **pipe.environ},
-        pass_fds=(pipe.read_fd, pipe.write_fd),
-        **captured({"stdin": subprocess.DEVNULL}),
-    )
-    assert open_in_child(child) == {0, 1, 2, pipe.read_fd, pipe.write_fd}
-
-
-@pytest.mark.parametrize("waited", ["wait", "poll", "communicate"])
-def test_a_fifo_stays_until_the_child_was_waited_for(waited: str, tmp_path: Path) -> None:
-    client = Client(1, style="fifo", path=tmp_path / "pool")
-    child = client.popen(["true"])
-    client.close()
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # It has ended, but nobody was told yet.
-    assert (tmp_path / "pool").exists()
-    getattr(child, waited)()
-    assert not (tmp_path / "pool").exists()
-
-
-OWNER = """
-client = Client(1, style="fifo")
-print(client.auth.removeprefix("fifo:"), flush=True)
-input()
-"""
-
-
-def owner(directory: Path) -> tuple[subprocess.Popen[str], Path]:
-    """A process that has a fifo of its own in the directory until it reads a line."""
-    pipe = subprocess.PIPE
-    environ = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
-    child = subprocess.Popen(python(OWNER), env=environ, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-    assert child.stdout
-    return child, Path(child.stdout.readline().strip())
-
-
-def test_what_a_killed_owner_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
-    killed, left = owner(tmp_path)
-    living, used = owner(tmp_path)
-    with killed:
-        killed.kill()
-    assert left.exists()
-    later, own = owner(tmp_path)
-    assert (left.parent.exists(), used.exists(), own.exists()) == (False, True, True)
-    for child in (living, later):
-        child.communicate("\n")
-    assert list(tmp_path.iterdir()) == []
