@@ -166,9 +166,10 @@ def shell(command: list[str], *, background: bool = False, **popen_kwargs: Any) 
     try:
         yield Shell(terminal, Lines(told), want)
     finally:
-        for process in [*psutil.Process(started.pid).children(recursive=True), started]:
+        for process in psutil.Process(started.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+        started.kill()
         started.wait()
         for descriptor in (terminal, told, want):
             os.close(descriptor)
