@@ -9,9 +9,10 @@
  * no errno. Times are nanoseconds; a negative timeout has no limit, 0 tries once.
  *
  * Threads: every function may be called from any thread. One cell is acquired into by one thread at a time; releases
- * of one cell may race. Signals: a wait returns -EINTR and holds nothing more than before; call it again.
- * Fork: a child holds none of the tokens of its parent. Exit: tokens in cells and batches are given back by exit(),
- * not by _exit(). SIGPIPE must be ignored, as Python does: a pool without a reader is then reported as -EPIPE.
+ * of one cell may race. A thread must not be cancelled in here. Signals: a wait returns -EINTR and holds nothing more
+ * than before; call it again. Fork: a child holds none of the tokens of its parent. Exit: tokens in cells and batches
+ * are given back by exit(), not by _exit(); from then on nobody can take any (-ECANCELED). SIGPIPE must be ignored, as
+ * Python does: a pool without a reader is then reported as -EPIPE.
  */
 #ifndef JOBSERVER_H
 #define JOBSERVER_H

@@ -131,8 +131,7 @@ static int pause_until(int64_t pause, int64_t deadline) {
     if (left <= 0) {
         return -ETIMEDOUT;
     }
-    pause = pause < left ? pause : left;
-    struct timespec time = {.tv_sec = pause / JOBSERVER_NANOSECONDS, .tv_nsec = pause % JOBSERVER_NANOSECONDS};
+    struct timespec time = {.tv_nsec = (long)(pause < left ? pause : left)};
     return nanosleep(&time, NULL) < 0 ? -errno : 0;
 }
 

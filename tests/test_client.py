@@ -453,6 +453,6 @@ def test_descriptors_are_closed_and_not_inherited() -> None:
 def test_import_loads_only_what_is_needed() -> None:
     script = "import sys; had = set(sys.modules); import jobserver_ffi; print(*sorted(set(sys.modules) - had))"
     done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True)
-    needed = {"_cffi_backend", "errno", "time"}
+    needed = {"__future__", "_cffi_backend", "errno", "time"}
     assert {name for name in done.stdout.split() if not name.startswith("jobserver_ffi")} <= needed
     assert not {"jobserver_ffi.environment", "jobserver_ffi.children"} & set(done.stdout.split())

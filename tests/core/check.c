@@ -15,7 +15,9 @@
 #include <sys/syscall.h>
 #endif
 
+#ifndef GUARD_SECONDS
 #define GUARD_SECONDS 60
+#endif
 
 static char directory[512]; /* the scratch directory, or empty */
 static pid_t directory_owner;
@@ -61,7 +63,6 @@ static pid_t start_child(void (*run)(void *), void *argument, bool properly) {
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
-        alarm(GUARD_SECONDS);
         run(argument);
         if (!properly) {
             _exit(0);
@@ -226,12 +227,29 @@ void drain_pipe(int read_fd, int count) {
 /* One test, in the process that was forked for it. */
 static void run_here(const struct test *test) {
     int before = open_descriptors();
-    alarm(GUARD_SECONDS);
     signal(SIGPIPE, SIG_IGN);
     test->run();
     CHECK_EQUAL(open_descriptors(), before);
     remove_scratch_directory();
     exit(0);
+}
+
+static void time_is_up(int number) {
+    (void)number;
+}
+
+/* Waits for a test, but not for ever, and kills what it has left behind. Returns its status, or -1. */
+static int end_of(pid_t child) {
+    struct sigaction action = {.sa_handler = time_is_up}; /* ends the wait */
+    sigaction(SIGALRM, &action, NULL);
+    alarm(GUARD_SECONDS);
+    siginfo_t ended;
+    int result = waitid(P_PID, (id_t)child, &ended, WEXITED | WNOWAIT);
+    alarm(0);
+    kill(-child, SIGKILL);
+    int status = 0;
+    waitpid(child, &status, 0);
+    return result < 0 ? -1 : status;
 }
 
 static bool run_test(const struct test *test) {
@@ -241,12 +259,15 @@ static bool run_test(const struct test *test) {
         setpgid(0, 0);
         run_here(test);
     }
-    int status = -1;
-    waitpid(child, &status, 0);
+    int status = end_of(child);
     if (status != 0) {
-        fprintf(stderr, "FAILED %s (%s %d)\n", test->name, WIFSIGNALED(status) ? "signal" : "status",
-                WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-        kill(-child, SIGKILL); /* what it started */
+        fprintf(stderr, "FAILED %s: %s %d\n", test->name,
+                status == -1          ? "not after seconds:"
+                : WIFSIGNALED(status) ? "signal"
+                                      : "status",
+                status == -1          ? GUARD_SECONDS
+                : WIFSIGNALED(status) ? WTERMSIG(status)
+                                      : WEXITSTATUS(status));
     }
     return status == 0;
 }

@@ -7,22 +7,28 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* A pipe that two tokens are taken from; it is full then, with one page, and neither goes in again. */
+/* A pipe that two tokens were taken from, and that is full then: neither goes in again. */
 struct full {
     int ends[2];
+    int back[2]; /* the same, or another pipe: what is full */
     jobserver_client *client;
     jobserver_token *token;
     int64_t serial;
 };
 
-static struct full make_full(void) {
+static struct full make_full(bool two_pipes) {
     struct full full;
     make_pipe(full.ends, "ab");
-    full.client = join(full.ends[0], full.ends[1]);
+    full.back[0] = full.ends[0];
+    full.back[1] = full.ends[1];
+    if (two_pipes) {
+        make_pipe(full.back, "");
+    }
+    full.client = join(full.ends[0], full.back[1]);
     full.token = cell(full.client);
     full.serial = acquired(full.token);
     CHECK_EQUAL(jobserver_acquire_raw(full.client, -1), 'b');
-    fill_pipe(full.ends[1]);
+    fill_pipe(full.back[1]);
     return full;
 }
 
@@ -31,31 +37,37 @@ static void close_full(struct full *full) {
     jobserver_client_free(full->client);
     close(full->ends[0]);
     close(full->ends[1]);
+    if (full->back[0] != full->ends[0]) {
+        close(full->back[0]);
+        close(full->back[1]);
+    }
 }
 
 static void make_room(struct full *full) {
-    drain_pipe(full->ends[0], in_pipe(full->ends[0]));
+    drain_pipe(full->back[0], in_pipe(full->back[0]));
 }
 
 /* Never a hang, and the tokens stay held. */
 static void test_a_full_pipe(void) {
-    struct full full = make_full();
-    for (int again = 0; again < 2; again++) {
-        CHECK_EQUAL(jobserver_token_release(full.token, full.serial), -EAGAIN);
-        CHECK_EQUAL(jobserver_release_raw(full.client, -1), -EAGAIN);
-        CHECK_EQUAL(jobserver_release_raw(full.client, 'b'), -EAGAIN);
+    for (int two_pipes = 0; two_pipes < 2; two_pipes++) {
+        struct full full = make_full(two_pipes);
+        for (int again = 0; again < 2; again++) {
+            CHECK_EQUAL(jobserver_token_release(full.token, full.serial), -EAGAIN);
+            CHECK_EQUAL(jobserver_release_raw(full.client, -1), -EAGAIN);
+            CHECK_EQUAL(jobserver_release_raw(full.client, 'b'), -EAGAIN);
+        }
+        make_room(&full);
+        CHECK_EQUAL(jobserver_token_release(full.token, full.serial), 0);
+        CHECK_EQUAL(jobserver_release_raw(full.client, 'b'), 0);
+        CHECK_EQUAL(in_pipe(full.back[0]), 2);
+        jobserver_token_free(full.token);
+        close_full(&full);
     }
-    make_room(&full);
-    CHECK_EQUAL(jobserver_token_release(full.token, full.serial), 0);
-    CHECK_EQUAL(jobserver_release_raw(full.client, 'b'), 0);
-    CHECK_EQUAL(in_pipe(full.ends[0]), 2);
-    jobserver_token_free(full.token);
-    close_full(&full);
 }
 
 /* The failure of a release in a destructor is told once, and the token given back by a later call. */
 static void test_stranded_tokens(void) {
-    struct full full = make_full();
+    struct full full = make_full(false);
     jobserver_token *other = cell(full.client);
     jobserver_token_free(full.token);
     int stranded = 0;
@@ -77,7 +89,7 @@ static void test_stranded_tokens(void) {
 }
 
 static void test_a_stranded_batch(void) {
-    struct full full = make_full();
+    struct full full = make_full(false);
     CHECK_EQUAL(jobserver_token_release(full.token, full.serial), -EAGAIN);
     jobserver_batch *batch = jobserver_batch_new(full.client, 8);
     make_room(&full);

@@ -198,7 +198,7 @@ static void test_releases_that_race(void) {
     for (int i = 0; i < 2; i++) {
         CHECK_EQUAL(pthread_create(&threads[i], NULL, release_it_too, &cycle), 0);
     }
-    int rounds = scaled(2000);
+    int rounds = scaled(1000);
     for (int i = 0; i < rounds; i++) {
         cycle.serial = acquired(cycle.token);
         if (jobserver_token_release(cycle.token, cycle.serial) == 0) {

@@ -170,6 +170,18 @@ static void test_one_implicit_slot_for_all_clients(void) {
     close_pool(&pool);
 }
 
+/* The slot is lent to the pool that the process was started under, and to no other that it uses. */
+static void test_the_slot_goes_with_its_pool(void) {
+    struct pool pool = open_pool(INHERITED_PIPE), other = open_pool(OWN_PIPE);
+    jobserver_client_inherit(pool.client);
+    jobserver_token *token = cell(other.client);
+    CHECK_EQUAL(jobserver_token_acquire_implicit(token), -EAGAIN);
+    CHECK_EQUAL(jobserver_release_raw(other.client, -1), JOBSERVER_OVER_RELEASE);
+    jobserver_token_free(token);
+    close_pool(&other);
+    close_pool(&pool);
+}
+
 static void test_who_only_knows_the_address_has_no_slot(void) {
     struct pool pool = open_pool(INHERITED_PIPE);
     jobserver_token *token = cell(pool.client);
@@ -190,6 +202,7 @@ int main(int argc, char **argv) {
         {"raw_tokens", test_raw_tokens},
         {"the_maker_may_not_release_too_often", test_the_maker_may_not_release_too_often},
         {"one_implicit_slot_for_all_clients", test_one_implicit_slot_for_all_clients},
+        {"the_slot_goes_with_its_pool", test_the_slot_goes_with_its_pool},
         {"who_only_knows_the_address_has_no_slot", test_who_only_knows_the_address_has_no_slot},
         {NULL, NULL},
     };
