@@ -1,6 +1,6 @@
 /*
- * Pools that this process may use, but not open again: those of another user. Run as root, which makes the pool and
- * then becomes nobody; without root the program ends with status 77.
+ * Pools that this process may use, but not open again, as those of another user are. Root makes the pool and becomes
+ * nobody; without root the pool's mode shuts its own user out.
  */
 #include "check.h"
 
@@ -22,16 +22,19 @@ struct foreign {
     bool blocks;
 };
 
-static void become_nobody(const struct foreign *pool) {
+static void lose_access(const struct foreign *pool) {
     char path[64];
-    CHECK_EQUAL(setgid(NOBODY), 0);
-    CHECK_EQUAL(setuid(NOBODY), 0);
+    if (geteuid() == 0) {
+        CHECK_EQUAL(setgid(NOBODY), 0);
+        CHECK_EQUAL(setuid(NOBODY), 0);
 #if defined(__linux__)
-    CHECK_EQUAL(prctl(PR_SET_DUMPABLE, 1), 0); /* or its own /proc would be root's */
+        CHECK_EQUAL(prctl(PR_SET_DUMPABLE, 1), 0); /* or its own /proc would be root's */
 #endif
+    } else {
+        CHECK_EQUAL(fchmod(pool->ends[0], 0), 0);
+    }
     snprintf(path, sizeof path, "/dev/fd/%d", pool->ends[0]);
-    CHECK_EQUAL(open(path, O_RDONLY | O_NONBLOCK), -1);
-    CHECK_EQUAL(errno, EACCES);
+    CHECK(!ON_LINUX || open(path, O_RDONLY | O_NONBLOCK) == -1);
 }
 
 static void *give_later(void *argument) {
@@ -84,7 +87,7 @@ static void try(struct foreign *pool, jobserver_client *client) {
 
 static void use(void *argument) {
     struct foreign *pool = argument;
-    become_nobody(pool);
+    lose_access(pool);
     int flags[2] = {fcntl(pool->ends[0], F_GETFL), fcntl(pool->ends[1], F_GETFL)};
     jobserver_client *client = join(pool->ends[0], pool->ends[1]);
     CHECK_EQUAL(jobserver_client_available(client), 2);
@@ -102,7 +105,7 @@ static void use(void *argument) {
     jobserver_client_free(client);
 }
 
-static void use_as_nobody(bool fifo, bool blocks) {
+static void use_without_access(bool fifo, bool blocks) {
     struct foreign pool = {.fifo = fifo, .blocks = blocks};
     char path[600];
     if (fifo) {
@@ -126,19 +129,19 @@ static void use_as_nobody(bool fifo, bool blocks) {
 }
 
 static void test_a_pipe_that_blocks(void) {
-    use_as_nobody(false, true);
+    use_without_access(false, true);
 }
 
 static void test_a_pipe_that_does_not(void) {
-    use_as_nobody(false, false);
+    use_without_access(false, false);
 }
 
 static void test_a_fifo_that_blocks(void) {
-    use_as_nobody(true, true);
+    use_without_access(true, true);
 }
 
 static void test_a_fifo_that_does_not(void) {
-    use_as_nobody(true, false);
+    use_without_access(true, false);
 }
 
 int main(int argc, char **argv) {
@@ -149,5 +152,5 @@ int main(int argc, char **argv) {
         {"a_fifo_that_does_not", test_a_fifo_that_does_not},
         {NULL, NULL},
     };
-    return geteuid() == 0 ? run_tests(argc, argv, tests) : 77;
+    return run_tests(argc, argv, tests);
 }

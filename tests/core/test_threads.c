@@ -186,6 +186,7 @@ static void *release_it_too(void *argument) {
             cycle->released++;
         }
         last = serial;
+        sched_yield();
     }
     return NULL;
 }

@@ -132,6 +132,25 @@ static void test_raw_tokens(void) {
     close_pool(&pool);
 }
 
+static void test_calls_of_one_argument(void) {
+    struct pool pool = open_pool(INHERITED_PIPE), own = open_pool(OWN_PIPE);
+    jobserver_token *token = cell(pool.client);
+    CHECK_EQUAL(jobserver_token_give(token), 1);
+    CHECK_EQUAL(jobserver_token_take(token), 0);
+    CHECK_EQUAL(jobserver_client_available(pool.client), POOL_TOKENS - 1);
+    CHECK_EQUAL(jobserver_token_give(token), 0);
+    CHECK_EQUAL(jobserver_token_give(token), 1);
+    CHECK_EQUAL(jobserver_take_raw(pool.client), 'b');
+    CHECK_EQUAL(jobserver_give_raw_plus(pool.client), JOBSERVER_NOT_OUT);
+    CHECK_EQUAL(jobserver_give_raw(pool.client), 0);
+    CHECK_EQUAL(jobserver_take_raw(own.client), '+');
+    CHECK_EQUAL(jobserver_give_raw_plus(own.client), 0);
+    CHECK_EQUAL(jobserver_give_raw_plus(own.client), JOBSERVER_OVER_RELEASE);
+    jobserver_token_free(token);
+    close_pool(&own);
+    close_pool(&pool);
+}
+
 static void test_the_maker_may_not_release_too_often(void) {
     jobserver_client *client = own_pipe(1);
     jobserver_client_inherit(client); /* changes nothing: this process made the pool */
@@ -200,6 +219,7 @@ int main(int argc, char **argv) {
         {"a_late_release_frees_no_other_token", test_a_late_release_frees_no_other_token},
         {"freeing_gives_back", test_freeing_gives_back},
         {"raw_tokens", test_raw_tokens},
+        {"calls_of_one_argument", test_calls_of_one_argument},
         {"the_maker_may_not_release_too_often", test_the_maker_may_not_release_too_often},
         {"one_implicit_slot_for_all_clients", test_one_implicit_slot_for_all_clients},
         {"the_slot_goes_with_its_pool", test_the_slot_goes_with_its_pool},
