@@ -73,6 +73,7 @@ size_t jobserver_channel_capacity(jobserver_channel *channel);
 /*
  * Excludes all others who lock this pool, in any process. The lock is opened first, and kept from the moment it is open
  * where a forked child finds it: there it is forgotten, since a copy would keep the pool locked when the parent dies.
+ * JOBSERVER_UNSUPPORTED where the pool cannot be opened once more.
  */
 int jobserver_channel_open_lock(jobserver_channel *channel);
 int jobserver_channel_lock(int lock, int64_t deadline);

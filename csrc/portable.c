@@ -96,7 +96,7 @@ int jobserver_system_write_shared(int descriptor, const unsigned char *bytes, si
     return jobserver_write_if_ready(descriptor, bytes, size);
 }
 
-int jobserver_system_open_for_lock(const jobserver_channel *channel) {
+int jobserver_channel_open_lock(jobserver_channel *channel) {
     int lock = channel->path == NULL ? -1 : open_end(channel->path, O_RDONLY, O_NONBLOCK);
     return lock < 0 ? JOBSERVER_UNSUPPORTED : lock;
 }

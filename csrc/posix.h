@@ -78,9 +78,6 @@ size_t jobserver_system_most_at_once(const jobserver_channel *channel, int limit
 int jobserver_system_read_shared(int descriptor, unsigned char *bytes, size_t size);
 int jobserver_system_write_shared(int descriptor, const unsigned char *bytes, size_t size);
 
-/* A new description of the pool for one flock, or JOBSERVER_UNSUPPORTED. */
-int jobserver_system_open_for_lock(const jobserver_channel *channel);
-
 /* Sleeps in poll until the descriptor is readable. 0, -ETIMEDOUT or -EINTR. */
 int jobserver_poll(int descriptor, int64_t deadline);
 

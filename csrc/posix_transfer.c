@@ -135,10 +135,6 @@ static int pause_until(int64_t pause, int64_t deadline) {
     return nanosleep(&time, NULL) < 0 ? -errno : 0;
 }
 
-int jobserver_channel_open_lock(jobserver_channel *channel) {
-    return jobserver_system_open_for_lock(channel);
-}
-
 /*
  * flock knows no timeout, so a lock with a deadline is tried again after pauses that grow from 1 to 50 ms. One
  * without a deadline sleeps in the kernel.
