@@ -90,6 +90,20 @@ int jobserver_write_if_ready(int descriptor, const unsigned char *bytes, size_t 
 /* What is left until the deadline in milliseconds, rounded up; -1 for none. */
 int jobserver_milliseconds_left(int64_t deadline);
 
+/*
+ * directory.c: a private directory for fifos, below another one. It is this process's as long as the structure lives;
+ * removing needs it to be empty. Others that are found beside it and whose owners died are removed, with their fifos.
+ */
+struct jobserver_directory;
+int jobserver_directory_create(const char *parent, struct jobserver_directory **directory);
+const char *jobserver_directory_path(const struct jobserver_directory *directory);
+void jobserver_directory_remove(const struct jobserver_directory *directory);
+void jobserver_directory_free(struct jobserver_directory *directory);
+
+/* Paths in memory that the caller frees, or null: "directory/name"; and the path from the root on. */
+char *jobserver_join_path(const char *directory, const char *name);
+char *jobserver_absolute_path(const char *path);
+
 /* fifo.c: a fifo that this process made. Both give the path to *path as a string that the caller frees. */
 int jobserver_fifo_create(const char *path, struct jobserver_fifo **fifo, char **own_path);
 int jobserver_fifo_create_private(const char *directory, struct jobserver_fifo **fifo, char **own_path);
