@@ -104,6 +104,15 @@ void jobserver_directory_free(struct jobserver_directory *directory);
 char *jobserver_join_path(const char *directory, const char *name);
 char *jobserver_absolute_path(const char *path);
 
+/* A pipe that this process alone has: close-on-exec, not blocking, above the standard streams. 0 or a negated errno. */
+int jobserver_private_pipe(int ends[2]);
+
+/* posix_lease.c: whether a child has ended or has been waited for, without waiting for it. */
+bool jobserver_has_exited(int process);
+
+/* posix_lease.c: how long to sleep between two looks, after `last` (0: the first): long if nothing moves. */
+int64_t jobserver_tick(int64_t last, bool busy);
+
 /* fifo.c: a fifo that this process made. Both give the path to *path as a string that the caller frees. */
 int jobserver_fifo_create(const char *path, struct jobserver_fifo **fifo, char **own_path);
 int jobserver_fifo_create_private(const char *directory, struct jobserver_fifo **fifo, char **own_path);

@@ -12,7 +12,9 @@ from .errors import (
     ClientBusy,
     ClientClosed,
     JobserverError,
+    LeaseBusy,
     OverRelease,
+    PoolClosed,
     PoolFull,
     PoolGone,
     Unsupported,
@@ -21,6 +23,8 @@ from .errors import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .environment import FromEnv, FromEnvError, FromEnvErrorKind
+    from .lease import Lease, LeaseReport
+    from .pool import Pool, PoolStatus
 
 __all__ = [
     "AcquireTimeout",
@@ -33,19 +37,36 @@ __all__ = [
     "FromEnvError",
     "FromEnvErrorKind",
     "JobserverError",
+    "Lease",
+    "LeaseBusy",
+    "LeaseReport",
     "OverRelease",
+    "Pool",
+    "PoolClosed",
     "PoolFull",
     "PoolGone",
+    "PoolStatus",
     "Unsupported",
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Imports on first use what a program that is no client of an inherited jobserver does not need."""
-    if name in ("FromEnv", "FromEnvError", "FromEnvErrorKind"):
-        from . import environment
+_ON_FIRST_USE = {
+    "FromEnv": "environment",
+    "FromEnvError": "environment",
+    "FromEnvErrorKind": "environment",
+    "Lease": "lease",
+    "LeaseReport": "lease",
+    "Pool": "pool",
+    "PoolStatus": "pool",
+}
 
-        return getattr(environment, name)
+
+def __getattr__(name: str) -> object:
+    """Imports on first use what not every program needs."""
+    if name in _ON_FIRST_USE:
+        from importlib import import_module
+
+        return getattr(import_module(f".{_ON_FIRST_USE[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -135,12 +135,12 @@ def _run_in_own(parser: argparse.ArgumentParser, arguments: argparse.Namespace, 
     """Makes a jobserver and runs CMD under it."""
     from ..children import without_jobserver
     from ..cpus import usable_cpus
+    from ..style import style_for
     from .supervise import Supervisor
-    from .tools import style_for
 
     jobs: int = arguments.jobs or usable_cpus()
     environment = without_jobserver(caller_environment())
-    style = style_for(command, environment) if arguments.style in (None, "auto") else arguments.style
+    style = style_for(command, environment, say) if arguments.style in (None, "auto") else arguments.style
     _warn_of_own_jobs(command)
     supervisor = Supervisor()
     try:
