@@ -31,7 +31,8 @@ struct jobserver_lease {
     int64_t ticket;     /* its place in the queue */
     int64_t queued_at;
     int64_t orphans_until;
-    bool moved; /* its pipes are to be looked at */
+    bool claimed; /* who waited for its start knows that it has started */
+    bool moved;   /* its pipes are to be looked at */
     struct jobserver_lease_waiter *waiters;
 
     /* share.c's: how it uses what it is offered. */

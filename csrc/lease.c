@@ -247,7 +247,8 @@ static int wait_for(jobserver_lease *lease, enum jobserver_lease_state state, in
 int jobserver_lease_start(jobserver_lease *lease, int64_t timeout) {
     jobserver_lock();
     int result = jobserver_broker_is_ours(lease->broker) ? 0 : JOBSERVER_CLOSED;
-    if (result == 0 && lease->state > JOBSERVER_LEASE_QUEUED) {
+    bool taken = lease->state > JOBSERVER_LEASE_STARTED || (lease->state == JOBSERVER_LEASE_STARTED && lease->claimed);
+    if (result == 0 && taken) {
         result = JOBSERVER_LEASE_STATE;
     }
     if (result == 0 && lease->state == JOBSERVER_LEASE_OPEN) {
@@ -258,6 +259,7 @@ int jobserver_lease_start(jobserver_lease *lease, int64_t timeout) {
     }
     if (result == 0) {
         result = wait_for(lease, JOBSERVER_LEASE_STARTED, timeout);
+        lease->claimed = result == 0;
     }
     jobserver_unlock();
     return result;
@@ -277,6 +279,7 @@ void jobserver_lease_give_up(jobserver_lease *lease) {
         }
         if (lease->state <= JOBSERVER_LEASE_STARTED) {
             lease->state = JOBSERVER_LEASE_OPEN;
+            lease->claimed = false;
         }
         jobserver_news_wake(broker->news);
     }

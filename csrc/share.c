@@ -85,6 +85,7 @@ static bool is_in_grace(const jobserver_lease *lease, int64_t now) {
 /* Notes who has left an offer lying for too long. */
 static void judge(jobserver_lease *lease, int64_t now) {
     lease->wanted = 0;
+    lease->probing &= lease->untaken > 0; /* or its offer fell to another, who was faster */
     if (lease->untaken > 0 && lease->offered_at > 0 && !is_in_grace(lease, now)) {
         lease->hungry = false;
         lease->probing = false;
