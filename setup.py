@@ -38,7 +38,7 @@ ffibuilder.set_source(
     sources=sorted(f"csrc/{path.name}" for path in CORE.glob("*.c")),
     depends=sorted(f"csrc/{path.name}" for path in CORE.glob("*.h")),
     extra_compile_args=EXTRA_FLAGS if os.name == "nt" else UNIX_FLAGS + LINK_TIME + EXTRA_FLAGS,
-    extra_link_args=LINK_TIME + EXTRA_FLAGS,
+    extra_link_args=([] if os.name == "nt" else ["-pthread"]) + LINK_TIME + EXTRA_FLAGS,
 )
 
 if __name__ == "__main__":

@@ -221,7 +221,8 @@ void jobserver_bell_ring(struct jobserver_bell *bell) {
 }
 
 int jobserver_bell_wait(struct jobserver_bell *bell, int64_t deadline) {
-    int result = jobserver_poll(bell->ends[0], deadline);
+    struct jobserver_until until = {.deadline = deadline};
+    int result = jobserver_poll(bell->ends[0], &until);
     char rung[64];
     while (read(bell->ends[0], rung, sizeof rung) > 0) {
     }

@@ -11,6 +11,7 @@ from .errors import (
     AcquireTimeout,
     ClientBusy,
     ClientClosed,
+    HelperClosed,
     JobserverError,
     LeaseBusy,
     OverRelease,
@@ -23,6 +24,8 @@ from .errors import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .environment import FromEnv, FromEnvError, FromEnvErrorKind
+    from .executor import JobserverExecutor
+    from .helper import HelperThread
     from .lease import Lease, LeaseReport
     from .pool import Pool, PoolStatus
 
@@ -36,7 +39,10 @@ __all__ = [
     "FromEnv",
     "FromEnvError",
     "FromEnvErrorKind",
+    "HelperClosed",
+    "HelperThread",
     "JobserverError",
+    "JobserverExecutor",
     "Lease",
     "LeaseBusy",
     "LeaseReport",
@@ -51,22 +57,25 @@ __all__ = [
 
 
 _ON_FIRST_USE = {
-    "FromEnv": "environment",
-    "FromEnvError": "environment",
-    "FromEnvErrorKind": "environment",
-    "Lease": "lease",
-    "LeaseReport": "lease",
-    "Pool": "pool",
-    "PoolStatus": "pool",
+    "FromEnv": ".environment",
+    "FromEnvError": ".environment",
+    "FromEnvErrorKind": ".environment",
+    "HelperThread": ".helper",
+    "JobserverExecutor": ".executor",
+    "Lease": ".lease",
+    "LeaseReport": ".lease",
+    "Pool": ".pool",
+    "PoolStatus": ".pool",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Imports on first use what not every program needs."""
-    if name in _ON_FIRST_USE:
+    """Imports on first use what a program that is no client of an inherited jobserver does not need."""
+    module = _ON_FIRST_USE.get(name)
+    if module is not None:
         from importlib import import_module
 
-        return getattr(import_module(f".{_ON_FIRST_USE[name]}", __name__), name)
+        return getattr(import_module(module, __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
