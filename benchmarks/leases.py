@@ -102,7 +102,7 @@ def fair(command: list[str], directory: Path) -> Row:
     write(directory, 2000, 0.02)
     with Pool(SLOTS) as pool:
         leases = [pool.lease(f"make {number}", style="fifo") for number in range(2)]
-        processes = [lease.popen(command) for lease in leases]
+        processes = [lease.popen(command, stderr=subprocess.DEVNULL) for lease in leases]
         time.sleep(SECONDS_OF_JOBS)
         used = [lease.report().slot_seconds for lease in leases]
         for process in processes:
