@@ -8,13 +8,13 @@ import os
 from typing import TYPE_CHECKING
 
 from .. import Client
-from ..client import VARIABLES
-from ..makeflags import merge, parse
+from ..makeflags import parse
 from .execute import caller_environment, cannot_run, execute, restore_signals
 from .messages import say, shown
 
 if TYPE_CHECKING:
     from ..environment import FromEnv
+    from ..lease import LeaseReport
 
 CHECK_FAILED = 70
 NO_JOBSERVER = 125
@@ -135,6 +135,7 @@ def _run_in_own(parser: argparse.ArgumentParser, arguments: argparse.Namespace, 
     """Makes a jobserver and runs CMD under it."""
     from ..children import without_jobserver
     from ..cpus import usable_cpus
+    from ..pool import Pool
     from ..style import style_for
     from .supervise import Supervisor
 
@@ -144,24 +145,22 @@ def _run_in_own(parser: argparse.ArgumentParser, arguments: argparse.Namespace, 
     _warn_of_own_jobs(command)
     supervisor = Supervisor()
     try:
-        client = Client(jobs - 1, style=style)
-    except ValueError:
-        parser.error(f"argument -j/--jobs: {jobs} slots are more than a pipe here can hold: give a smaller number")
+        pool = Pool(jobs)
+        lease = pool.lease(shown(command[0]), style=style, orphan_timeout=0)
+        child = lease.configure(env=environment)
     except OSError as error:
-        place = style == "fifo" and error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-        mend = ": let TMPDIR name a directory that may be written, or use --style pipe" if place else ""
+        place = error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+        mend = ": let TMPDIR name a directory that may be written" if place else ""
         say(f"cannot make a jobserver of style {style}: {error.strerror}{mend}")
         return NO_JOBSERVER
-    with client:
-        for name in VARIABLES:
-            environment[name] = merge(environment.get(name, ""), client.auth, jobs)
-        for descriptor in client._descriptors:
+    with pool:
+        for descriptor in child["pass_fds"]:
             os.set_inheritable(descriptor, True)
         try:
-            status = supervisor.run(command, environment)
+            status = supervisor.run(command, child["env"], lease.watch)
         except OSError as error:
             return cannot_run(command[0], error)
-        return _settle(client, status, arguments.check)
+        return _settle(lease.wait(), status, arguments.check, jobs)
 
 
 def _warn_of_own_jobs(command: list[str]) -> None:
@@ -174,23 +173,24 @@ def _warn_of_own_jobs(command: list[str]) -> None:
         say(f"`{name} {shown(jobs)}` leaves this jobserver and {what}: call {name} without -j")
 
 
-def _settle(client: Client, status: int, check: bool) -> int:
-    """Counts the tokens after CMD has ended, and tells what is wrong with them.
+def _settle(report: LeaseReport, status: int, check: bool, jobs: int) -> int:
+    """Tells what CMD did wrong with its tokens.
 
     A CMD that failed may have been killed with tokens in its hands, which is of no interest unless it is asked for.
     """
-    limit = client.limit or 0
-    missing = limit - client.available()
-    if missing == 0 or (status and not check):
+    wrong = report.lost or report.over_released or report.foreign
+    if not wrong or (status and not check):
         return status
-    if missing > 0:
+    if report.lost:
         say(
-            f"tokens missing: {missing} of {limit}; a program ended without giving back what it took (a killed one, "
-            f"say), or a process that CMD left in the background still has it"
+            f"`{report.name}` left tokens missing: {report.lost} of {jobs - 1}; a program ended without giving back "
+            f"what it took (a killed one, say), or a process that was left in the background still has it"
         )
-    else:
+    if report.over_released:
         say(
-            f"tokens too many: {-missing} more than the {limit} there were; a program gave back what it had not taken, "
-            f"so more than {limit + 1} jobs may have run at once"
+            f"`{report.name}` gave back tokens too many: {report.over_released} more than it had taken; they were "
+            f"thrown away"
         )
+    if report.foreign:
+        say(f"`{report.name}` gave back tokens with another byte than it took: they were put right")
     return CHECK_FAILED if check and status == 0 else status
