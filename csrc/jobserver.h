@@ -187,6 +187,9 @@ int jobserver_lease_end(jobserver_lease *lease);
 int jobserver_lease_wait(jobserver_lease *lease, int64_t timeout);
 int jobserver_lease_describe(jobserver_lease *lease, jobserver_lease_report *report);
 
+/* For a program of one's own that runs a command: what the command leaves behind becomes a child of this process. */
+int jobserver_adopt_orphans(void);
+
 /* [/declarations] */
 
 #ifdef __cplusplus

@@ -14,10 +14,12 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "broker_platform.h"
+#include "jobserver.h"
 
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
@@ -63,6 +65,10 @@ int jobserver_private_pipe(int ends[2]) {
     ends[0] = jobserver_above_standard(ends[0]);
     ends[1] = jobserver_above_standard(ends[1]);
     return ends[0] < 0 || ends[1] < 0 ? -errno : 0;
+}
+
+int jobserver_adopt_orphans(void) {
+    return prctl(PR_SET_CHILD_SUBREAPER, 1L, 0L, 0L, 0L) < 0 ? -errno : 0;
 }
 
 /* What an event in the epoll is about stands in the lowest bits of the watch's address. */

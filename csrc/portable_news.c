@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "broker_platform.h"
+#include "jobserver.h"
 
 struct jobserver_watch {
     void *owner;
@@ -39,6 +40,10 @@ int jobserver_private_pipe(int ends[2]) {
         }
     }
     return 0;
+}
+
+int jobserver_adopt_orphans(void) {
+    return JOBSERVER_UNSUPPORTED;
 }
 
 int jobserver_news_open(struct jobserver_news **out) {

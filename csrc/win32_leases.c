@@ -5,6 +5,10 @@
 
 #include "jobserver.h"
 
+int jobserver_adopt_orphans(void) {
+    return JOBSERVER_UNSUPPORTED;
+}
+
 int jobserver_lease_directory_open(const char *parent, struct jobserver_directory **directory) {
     (void)parent;
     (void)directory;

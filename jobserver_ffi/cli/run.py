@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 CHECK_FAILED = 70
 NO_JOBSERVER = 125
 
-_USAGE = "jobserver run [-j N] [--style {auto,pipe,fifo}] [--check] [--] CMD [ARGUMENT ...]"
+_USAGE = "jobserver run [-j N] [--style {auto,pipe,fifo}] [--check] [--] CMD [ARGUMENT ...] [--- CMD ...]..."
 
 _DESCRIPTION = """\
 Runs CMD under a jobserver with N slots: make, ninja, cargo and whatever else
 knows the jobserver of GNU make then run at most N jobs together, however deep
 one starts the other. Call them without a -j of their own.
+
+Several commands, with --- between them or one a line in a --file, run at the
+same time and share the N slots fairly; each starts when a slot is free for it.
 
 Under a jobserver already (in a recipe of make -jN, say) CMD joins that one,
 unless -j is given.
@@ -59,6 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="fail with status 70 if tokens are missing or too many when CMD is gone"
     )
+    parser.add_argument(
+        "--file",
+        metavar="FILE",
+        help="run the commands in FILE (- for standard input): one a line, quoted as in sh",
+    )
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD", help="the command and its arguments")
     parser.set_defaults(function=lambda arguments: _run(parser, arguments))
 
@@ -75,7 +83,8 @@ def _slots(text: str) -> int:
 
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
-    command = _command(parser, arguments.command)
+    commands = _commands(parser, arguments)
+    command = commands[0]
     found = Client.from_env_ext()
     if found.client is not None:
         found.client.close()
@@ -86,7 +95,13 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
                 f"-j{arguments.jobs} makes a jobserver of its own beside the one of {outer}: the jobs of both add up; "
                 f"to share that one leave -j out"
             )
-        return _run_in_own(parser, arguments, command)
+        if len(commands) > 1:
+            from .several import run_several
+
+            return run_several(commands, arguments.jobs, arguments.style, arguments.check)
+        return _run_in_own(arguments, command)
+    if len(commands) > 1:
+        parser.error(f"several commands need a jobserver of their own, beside the one of {outer}: add -j N")
     for option, given in (("--check", arguments.check), ("--style", arguments.style)):
         if given:
             parser.error(
@@ -96,15 +111,40 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     return _run_in_other(command, found, outer)
 
 
-def _command(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
-    """CMD and its arguments."""
+def _commands(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> list[list[str]]:
+    """Each CMD with its arguments."""
+    words: list[str] = arguments.command
     if words and words[0] == "--":
         words = words[1:]
     elif words and words[0].startswith("-"):
         parser.error(f"unrecognized arguments: {words[0]}")
-    if not words:
+    if arguments.file is not None:
+        if words:
+            parser.error("CMD goes into the FILE, if there is one")
+        return _commands_in(parser, arguments.file)
+    commands: list[list[str]] = [[]]
+    for word in words:
+        if word == "---":
+            commands.append([])
+        else:
+            commands[-1].append(word)
+    if not all(commands):
         parser.error("no CMD given: name the command to run, as in `jobserver run -j4 make`")
-    return words
+    return commands
+
+
+def _commands_in(parser: argparse.ArgumentParser, name: str) -> list[list[str]]:
+    import shlex
+
+    try:
+        with open(0 if name == "-" else name, closefd=name != "-") as file:
+            commands = [shlex.split(line, comments=True) for line in file]
+    except (OSError, ValueError) as error:
+        parser.error(f"argument --file: cannot read commands from {shown(name)!r}: {error}")
+    commands = [command for command in commands if command]
+    if not commands:
+        parser.error(f"argument --file: there is no command in {shown(name)!r}")
+    return commands
 
 
 def _address(found: FromEnv) -> str | None:
@@ -118,7 +158,7 @@ def _run_in_other(command: list[str], found: FromEnv, outer: str) -> int:
     environment = caller_environment()
     if found.client is not None:
         say(f"joining the jobserver of {outer}")
-        _warn_of_own_jobs(command)
+        warn_of_own_jobs(command)
     else:
         from ..children import without_jobserver
 
@@ -131,7 +171,7 @@ def _run_in_other(command: list[str], found: FromEnv, outer: str) -> int:
         return cannot_run(command[0], error)
 
 
-def _run_in_own(parser: argparse.ArgumentParser, arguments: argparse.Namespace, command: list[str]) -> int:
+def _run_in_own(arguments: argparse.Namespace, command: list[str]) -> int:
     """Makes a jobserver and runs CMD under it."""
     from ..children import without_jobserver
     from ..cpus import usable_cpus
@@ -142,7 +182,7 @@ def _run_in_own(parser: argparse.ArgumentParser, arguments: argparse.Namespace, 
     jobs: int = arguments.jobs or usable_cpus()
     environment = without_jobserver(caller_environment())
     style = style_for(command, environment, say) if arguments.style in (None, "auto") else arguments.style
-    _warn_of_own_jobs(command)
+    warn_of_own_jobs(command)
     supervisor = Supervisor()
     try:
         pool = Pool(jobs)
@@ -160,10 +200,11 @@ def _run_in_own(parser: argparse.ArgumentParser, arguments: argparse.Namespace, 
             status = supervisor.run(command, child["env"], lease.watch)
         except OSError as error:
             return cannot_run(command[0], error)
-        return _settle(lease.wait(), status, arguments.check, jobs)
+        return settle(lease.wait(), status, arguments.check, jobs)
 
 
-def _warn_of_own_jobs(command: list[str]) -> None:
+def warn_of_own_jobs(command: list[str]) -> None:
+    """Tells of a -j by which a command leaves the jobserver."""
     from .tools import own_jobs
 
     jobs = own_jobs(command)
@@ -173,7 +214,7 @@ def _warn_of_own_jobs(command: list[str]) -> None:
         say(f"`{name} {shown(jobs)}` leaves this jobserver and {what}: call {name} without -j")
 
 
-def _settle(report: LeaseReport, status: int, check: bool, jobs: int) -> int:
+def settle(report: LeaseReport, status: int, check: bool, jobs: int) -> int:
     """Tells what CMD did wrong with its tokens.
 
     A CMD that failed may have been killed with tokens in its hands, which is of no interest unless it is asked for.
