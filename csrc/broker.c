@@ -181,12 +181,15 @@ int jobserver_broker_describe(jobserver_broker *broker, jobserver_broker_report 
     }
     jobserver_lock();
     *report = (jobserver_broker_report){.limit = broker->limit};
-    for (const jobserver_lease *lease = broker->started; lease != NULL; lease = lease->next) {
+    int64_t now = jobserver_now();
+    for (jobserver_lease *lease = broker->started; lease != NULL; lease = lease->next) {
+        jobserver_lease_refresh(lease, now);
         report->in_use += jobserver_lease_slots(lease);
     }
     for (const jobserver_lease *lease = broker->waiting; lease != NULL; lease = lease->next) {
         report->queued += lease->state == JOBSERVER_LEASE_QUEUED;
     }
+    jobserver_news_wake(broker->news);
     jobserver_unlock();
     return 0;
 }

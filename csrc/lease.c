@@ -337,7 +337,8 @@ int jobserver_lease_describe(jobserver_lease *lease, jobserver_lease_report *rep
     jobserver_lock();
     int64_t now = jobserver_now();
     if (jobserver_broker_is_ours(lease->broker) && has_started(lease)) {
-        jobserver_lease_count(lease, now);
+        jobserver_lease_refresh(lease, now);
+        jobserver_news_wake(lease->broker->news);
     }
     *report = lease->report;
     report->state = (int)lease->state;
