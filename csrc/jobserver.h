@@ -113,6 +113,10 @@ void jobserver_event_clear(jobserver_event *event);
 int jobserver_event_wait(jobserver_event *event);
 intptr_t jobserver_event_waitable(const jobserver_event *event);
 
+/* Whether this process owns an implicit slot; and an event that is set whenever the slot becomes free. */
+int jobserver_implicit_owned(void);
+int jobserver_implicit_watch(jobserver_event *event);
+
 /*
  * Leases: a broker gives each process that it serves pipes of the process's own, and moves tokens between them and its
  * pool. So it knows what each holds, and has it back when the process is gone. One thread serves, in
