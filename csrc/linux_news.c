@@ -46,8 +46,10 @@ struct jobserver_news {
     struct jobserver_watch *buckets[BUCKETS]; /* by their number in inotify */
     struct jobserver_watch *ticking;
     struct jobserver_watch *removed; /* kept until no news can name them */
-    int64_t tick;
 
+    /* The thread that waits has these for itself. */
+    bool ticks; /* whether anything is looked at in ticks */
+    int64_t tick;
     struct epoll_event events[MOST_EVENTS];
     int count;
     int at;
@@ -219,7 +221,7 @@ void jobserver_watch_remove(struct jobserver_news *news, struct jobserver_watch 
 
 /* Sleeps until the deadline, or for a tick if that is sooner. */
 static int64_t until(struct jobserver_news *news, int64_t deadline, bool busy) {
-    if (news->ticking == NULL) {
+    if (!news->ticks) {
         return deadline;
     }
     news->tick = jobserver_tick(news->tick, busy);
@@ -313,6 +315,7 @@ unsigned jobserver_news_take_next(struct jobserver_news *news, void **owner) {
     }
     if (kind == 0) {
         bury(news);
+        news->ticks = news->ticking != NULL;
     }
     return kind;
 }

@@ -18,7 +18,8 @@ import pytest
 from jobserver_ffi import LeaseReport, Pool
 
 from .conftest import Tool, need_make
-from .overlap import GUARD, JobCounter, quiet, server_command
+from .overlap import GUARD, JobCounter, captured, quiet, server_command
+from .test_real_cargo import cargo_in, counted, crates
 
 SLOTS = 5
 BUILDS_AT_ONCE = 3
@@ -130,3 +131,52 @@ def test_every_token_comes_back(server: str, number: int | None, ninja: Tool, tm
         assert pool.status().in_use == 0
         with pool.lease("next", minimum=8) as lease:
             assert lease.run(["true"], slot_timeout=GUARD).returncode == 0
+
+
+def test_ten_builds_while_the_pool_is_resized(ninja: Tool, tmp_path: Path) -> None:
+    """After a smaller limit no job starts until there are fewer; at no time are there more than the largest."""
+    chance = random.Random(10)
+    done: list[int] = []
+    with JobCounter(10 * 40, 1, lambda: 0) as counter, Pool(SLOTS) as pool:
+        commands = list(Builds(tmp_path, f"{counter.command} sleep 0.01", 40, ninja).commands.items())
+
+        def build(number: int) -> None:
+            (tool, style), command = commands[number % len(commands)]
+            with pool.lease(f"{number} {tool}", style=style) as lease:
+                done.append(lease.run(command, stdout=subprocess.DEVNULL).returncode)
+
+        threads = [threading.Thread(target=build, args=(number,)) for number in range(10)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            pool.resize(chance.randint(1, SLOTS))
+            time.sleep(0.02)  # between two changes, not a synchronisation
+        for thread in threads:
+            thread.join()
+        assert pool.status().in_use == 0
+    assert done == [0] * 10
+    assert counter.jobs == 10 * 40
+    assert counter.peak <= SLOTS
+
+
+@pytest.mark.parametrize("style", ["pipe", "fifo"])
+def test_cargo_on_a_lease(style: str, cargo: Tool, tmp_path: Path) -> None:
+    """cargo and its compilers fill the slots; killed, it loses none."""
+    crates(tmp_path, 6)
+    with Pool(4) as pool:
+        with JobCounter(6, 4, lambda: 0) as counter, pool.lease("cargo", style=style) as lease:
+            done = lease.run(cargo_in(tmp_path, cargo), **captured({"env": counted(tmp_path, counter)}))
+            assert done.returncode == 0, done.stderr
+        counter.check()
+        assert lease.report().complaints == [] and pool.status().in_use == 0
+        with JobCounter(6, 4, lambda: 0, once=True) as counter, pool.lease("killed", style=style) as lease:
+            environment = {**counted(tmp_path, counter), "CARGO_TARGET_DIR": str(tmp_path / "again")}
+            process = lease.popen(cargo_in(tmp_path, cargo), env=environment, stderr=subprocess.DEVNULL)
+            end = time.monotonic() + GUARD
+            while counter.jobs < 4:
+                assert time.monotonic() < end
+                time.sleep(0.001)
+            process.kill()
+            process.wait(GUARD)
+            assert lease.wait(GUARD).orphans != "left"
+        assert pool.status().in_use == 0
