@@ -311,3 +311,53 @@ def test_client_in_a_process_on_a_lease(pool: Pool) -> None:
     with pool.lease("client", style="fifo") as lease:
         assert lease.run(program(text)).returncode == 0
         assert lease.wait(GUARD).complaints == []
+
+
+# A process that breaks the protocol: takes `take` tokens, gives these bytes back, and closes its ends.
+OFFENDER = """\
+auth = os.environ["CARGO_MAKEFLAGS"].rpartition("=")[2]
+if auth.startswith("fifo:"):
+    read_fd = write_fd = os.open(auth[5:], os.O_RDWR)
+else:
+    read_fd, write_fd = map(int, auth.split(","))
+for _ in range(int(sys.argv[1])):
+    assert os.read(read_fd, 1) == b"+"
+print("taken", flush=True)
+sys.stdin.readline()
+os.write(write_fd, sys.argv[2].encode())
+os.closerange(3, 100)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize(
+    ("take", "give", "complaint"),
+    [
+        (2, "", "2 tokens not given back: back in the pool"),
+        (1, "++++", "3 tokens given back that had not been taken: thrown away"),
+        (2, "x+", "1 token given back with another byte than `+`: put right"),
+        (1, "+", None),
+    ],
+)
+def test_who_breaks_the_protocol_is_named_and_harms_nobody(
+    take: int, give: str, complaint: str | None, style: str, pool: Pool
+) -> None:
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with pool.lease("offender", style=style) as lease, pool.lease("other", style=style) as other:
+        process = lease.popen([*program(OFFENDER), str(take), give], **pipes)
+        assert process.stdin is not None and process.stdout is not None
+        with process:
+            assert process.stdout.readline() == "taken\n"
+            process.stdin.write("\n")
+            process.stdin.flush()
+            while len(give) and lease.report().slots > 1:
+                os.sched_yield()
+            left = 4 - 1 - (0 if give else take)
+            Holder(other, left - 1).end("good")
+            other.wait(GUARD)
+            process.stdin.write("\n")
+        report = lease.wait(GUARD)
+    assert (report.name, report.complaints) == ("offender", [complaint] if complaint else [])
+    with pool.lease("all", minimum=4) as lease:
+        Holder(lease, 3).end("good")
