@@ -47,10 +47,16 @@ class _Command:
 class _Commands:
     """All the commands, a thread for each, and what is known of signals."""
 
-    def __init__(self, pool: Pool, commands: list[list[str]], style: str | None, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        commands: list[list[str]],
+        style: str | None,
+        environment: dict[str, str],
+        mask: set[int | signal.Signals],
+    ) -> None:
         self._environment = environment
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # one that is ignored might not wake the wait
+        self._mask = mask
         self._ended_by = 0
         self._left = len(commands)
         self._lock = threading.Lock()
@@ -113,13 +119,16 @@ def run_several(commands: list[list[str]], jobs: int | None, style: str | None, 
     jobs = jobs or usable_cpus()
     for command in commands:
         warn_of_own_jobs(command)
+    # Before there is any other thread: one that does not block a signal would get it in the place of who waits for it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # one that is ignored might not wake the wait
     try:
         pool = Pool(jobs)
     except OSError as error:
         say(f"cannot make a jobserver: {error.strerror}")
         return NO_JOBSERVER
     with pool:
-        done = _Commands(pool, commands, style, without_jobserver(caller_environment())).run()
+        done = _Commands(pool, commands, style, without_jobserver(caller_environment()), mask).run()
     statuses = [
         command.status if command.report is None else settle(command.report, command.status, check, jobs)
         for command in done
