@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .environment import FromEnv
     from .event import Others
     from .helper import HelperThread
-    from .ready import Waitable
+    from .ready import W
 
 _acquire = lib.jobserver_token_acquire
 _take = lib.jobserver_token_take
@@ -343,9 +343,7 @@ class Client:
 
         return HelperThread(self, callback)
 
-    def slot_or_ready(
-        self, others: Iterable[Waitable], timeout: float | None = None
-    ) -> tuple[Acquired | None, list[Waitable]]:
+    def slot_or_ready(self, others: Iterable[W], timeout: float | None = None) -> tuple[Acquired | None, list[W]]:
         """Waits for a slot, or until a child exits or a descriptor becomes readable: what a scheduler's loop needs.
 
         What is ready is looked for first, so children are never left unreaped for the sake of more jobs. The wait

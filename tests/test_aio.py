@@ -380,10 +380,9 @@ def test_dropping_a_client_warns_and_ends_its_thread() -> None:
     async def main() -> None:
         with Client(1) as client:
             tokens = AsyncClient(client)
-            with client.acquire():
-                # No pytest.raises: it would keep the traceback, and with it the client.
-                with contextlib.suppress(AcquireTimeout):
-                    await tokens.acquire(0.001)
+            # No pytest.raises: it would keep the traceback, and with it the client.
+            with client.acquire(), contextlib.suppress(AcquireTimeout):
+                await tokens.acquire(0.001)
             thread = tokens._thread
             assert thread is not None
             with pytest.warns(ResourceWarning, match="unclosed <AsyncClient"):

@@ -112,14 +112,13 @@ assert len(counts) == 7 and all(count > 1 for count in counts.values()), counts
 @pytest.mark.timeout(SOAK_SECONDS + 2 * GUARD)
 def test_all_kinds_of_waiters_in_eight_processes(whole: NewPipe) -> None:
     pipe = whole(b"abcdefgh")
-    with subprocess.Popen(["true"]):
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-W", "error", "-c", SOAK, pipe.auth, str(SOAK_SECONDS), str(number)],
-                pass_fds=(pipe.read_fd, pipe.write_fd),
-            )
-            for number in range(8)
-        ]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", SOAK, pipe.auth, str(SOAK_SECONDS), str(number)],
+            pass_fds=(pipe.read_fd, pipe.write_fd),
+        )
+        for number in range(8)
+    ]
     try:
         deadline = time.monotonic() + SOAK_SECONDS + GUARD
         for process in processes:
@@ -138,9 +137,9 @@ BLOCKED = {
     "many with timeout": "client.acquire_many(2, minimum=2, timeout=600)",
     "after a try": "client.try_acquire(); client.acquire()",
     "ready": "client.slot_or_ready([], 600)",
-    "helper": "h = client.into_helper_thread(print); h.request_token(); told(h._thread._thread); threading.Event().wait()",
+    "helper": "h = client.into_helper_thread(print); h.request_token(); threading.Event().wait()",
     "asyncio": "asyncio.run(wait())",
-    "executor": "e = JobserverExecutor(client); e.submit(print).result()",
+    "executor": "e = JobserverExecutor(client)\ntry: e.submit(print).result()\nfinally: e.shutdown(cancel_futures=True)",
 }
 
 PROGRAM = """\
@@ -149,9 +148,6 @@ from jobserver_ffi import Client, JobserverExecutor
 from jobserver_ffi.aio import AsyncClient
 
 client = Client.open(sys.argv[1])
-
-def told(thread):
-    pass
 
 async def wait():
     async with AsyncClient(client) as tokens:
@@ -245,7 +241,6 @@ def test_forks_in_the_middle_of_waits() -> None:
             if child == 0:
                 status = 1
                 try:
-                    assert client.try_acquire() is None
                     with client.acquire(GUARD):
                         time.sleep(random.random() / 1000)
                     with client.acquire_many(2, minimum=2, timeout=GUARD):
