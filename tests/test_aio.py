@@ -380,9 +380,10 @@ def test_dropping_a_client_warns_and_ends_its_thread() -> None:
     async def main() -> None:
         with Client(1) as client:
             tokens = AsyncClient(client)
-            # No pytest.raises: it would keep the traceback, and with it the client.
+            # No pytest.raises: it would keep the traceback, and with it the client; as does the loop for a turn.
             with client.acquire(), contextlib.suppress(AcquireTimeout):
                 await tokens.acquire(0.001)
+            await asyncio.sleep(0)
             thread = tokens._thread
             assert thread is not None
             with pytest.warns(ResourceWarning, match="unclosed <AsyncClient"):

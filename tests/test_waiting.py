@@ -139,7 +139,13 @@ BLOCKED = {
     "ready": "client.slot_or_ready([], 600)",
     "helper": "h = client.into_helper_thread(print); h.request_token(); threading.Event().wait()",
     "asyncio": "asyncio.run(wait())",
-    "executor": "e = JobserverExecutor(client)\ntry: e.submit(print).result()\nfinally: e.shutdown(cancel_futures=True)",
+    "executor": """\
+executor = JobserverExecutor(client)
+try:
+    executor.submit(print).result()
+finally:
+    executor.shutdown(cancel_futures=True)
+""",
 }
 
 PROGRAM = """\
