@@ -27,15 +27,17 @@ extern "C" {
 /* [declarations] Plain C from here to the closing mark: the build reads it as the cffi cdef. */
 
 enum jobserver_error {
-    JOBSERVER_CLOSED = -10001,         /* the client was closed */
-    JOBSERVER_OVER_RELEASE = -10002,   /* no token of this process is out */
-    JOBSERVER_NOT_OUT = -10003,        /* this byte was not taken by this process */
-    JOBSERVER_STRANDED = -10004,       /* an earlier release failed where nobody could be told */
-    JOBSERVER_UNSUPPORTED = -10005,    /* this kind of pool cannot do that safely here */
-    JOBSERVER_LIMIT = -10006,          /* more tokens than the pipe can hold */
-    JOBSERVER_GONE = -10007,           /* the far end of the pool was closed */
-    JOBSERVER_NOT_A_PIPE = -10008,     /* neither a pipe nor a socket nor a character device */
-    JOBSERVER_WRONG_DIRECTION = -10009 /* not open for reading, or not open for writing */
+    JOBSERVER_CLOSED = -10001,          /* the client was closed */
+    JOBSERVER_OVER_RELEASE = -10002,    /* no token of this process is out */
+    JOBSERVER_NOT_OUT = -10003,         /* this byte was not taken by this process */
+    JOBSERVER_STRANDED = -10004,        /* an earlier release failed where nobody could be told */
+    JOBSERVER_UNSUPPORTED = -10005,     /* this kind of pool cannot do that safely here */
+    JOBSERVER_LIMIT = -10006,           /* more tokens than the pipe can hold */
+    JOBSERVER_GONE = -10007,            /* the far end of the pool was closed */
+    JOBSERVER_NOT_A_PIPE = -10008,      /* neither a pipe nor a socket nor a character device */
+    JOBSERVER_WRONG_DIRECTION = -10009, /* not open for reading, or not open for writing */
+    JOBSERVER_TOO_MANY = -10010,        /* the pool has all its tokens already */
+    JOBSERVER_WINDOWS = -20000          /* this minus a code of GetLastError, which has no errno */
 };
 
 typedef struct jobserver_client jobserver_client;
@@ -47,8 +49,10 @@ typedef struct jobserver_hold jobserver_hold;
 int jobserver_client_create_pipe(int limit, jobserver_client **client);
 int jobserver_client_create_fifo(const char *path, int limit, jobserver_client **client);
 int jobserver_client_create_private_fifo(const char *directory, int limit, jobserver_client **client);
+int jobserver_client_create_semaphore(int limit, jobserver_client **client);
 int jobserver_client_open_descriptors(int read_fd, int write_fd, jobserver_client **client);
 int jobserver_client_open_path(const char *path, jobserver_client **client);
+int jobserver_client_open_semaphore(const char *name, jobserver_client **client);
 int jobserver_client_close(jobserver_client *client);
 void jobserver_client_free(jobserver_client *client);
 int jobserver_client_available(jobserver_client *client);
@@ -91,6 +95,9 @@ int jobserver_batch_release(jobserver_batch *batch);
 /* Keeps the descriptors (and a fifo that this process made) alive after the client is closed. */
 jobserver_hold *jobserver_hold_new(jobserver_client *client);
 void jobserver_hold_free(jobserver_hold *hold);
+
+/* Windows: what ends the waits of one thread, as signals do elsewhere (JOBSERVER_UNSUPPORTED). */
+int jobserver_interrupt_from(intptr_t library, const char *function, unsigned thread);
 
 /* [/declarations] */
 
