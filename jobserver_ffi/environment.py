@@ -191,7 +191,7 @@ def _open_semaphore(name: str) -> Any:
     """Joins the pool that is a semaphore of this name."""
     out = ffi.new("jobserver_client **")
     code = lib.jobserver_client_open_semaphore(os.fsencode(name), out) if "\0" not in name else -EINVAL
-    if code == lib.JOBSERVER_UNSUPPORTED:
+    if code == lib.JOBSERVER_UNSUPPORTED or (code < 0 and ":" in name):
         raise _Refused(
             FromEnvErrorKind.UNSUPPORTED,
             "that is the name of a semaphore (Windows) or a style that this version does not know: POSIX has R,W and "

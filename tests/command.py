@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import select
 import signal
 import subprocess
@@ -151,6 +150,8 @@ class Shell:
 @contextmanager
 def shell(command: list[str], *, background: bool = False, **popen_kwargs: Any) -> Iterator[Shell]:
     """Runs a command as the job of a shell on a new terminal, in the foreground or in the background."""
+    import pty
+
     terminal, end = pty.openpty()
     (told, tell), (wanted, want) = os.pipe(), os.pipe()
     started = subprocess.Popen(

@@ -16,7 +16,7 @@ from jobserver_ffi import AcquireTimeout, Client
 from jobserver_ffi.makeflags import parse
 
 from .conftest import TokenPipe
-from .overlap import MAKE_SERVERS, JobCounter, Recipe, captured, python, quiet, server_command
+from .overlap import FOR_MAKE, MAKE_SERVERS, JobCounter, Recipe, captured, python, quiet, server_command
 
 NewPipe = Callable[[bytes], TokenPipe]
 STYLES = ["pipe", "fifo"]
@@ -124,7 +124,7 @@ def test_make_with_its_own_slot_only(server: str, tmp_path: Path) -> None:
     """The only token is held, so make runs one job after the other."""
     (tmp_path / "Makefile").write_text("all: foo bar\nfoo bar:\n\techo $@\n")
     with Client(1, style=server.split()[1]) as client, client.acquire():
-        done = client.run([server_command(server)[0].path], cwd=tmp_path, **captured({}))
+        done = client.run([server_command(server)[0].path], cwd=tmp_path, **FOR_MAKE, **captured({}))
     quiet(done)
     assert done.stdout in ("echo foo\nfoo\necho bar\nbar\n", "echo bar\nbar\necho foo\nfoo\n")
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pickle
-import pty
 import socket
 import stat
-import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -169,6 +166,8 @@ def test_a_fifo_with_a_blank_in_its_path(tmp_path: Path) -> None:
 
 
 def descriptor_flags(pipe: TokenPipe) -> list[int]:
+    import fcntl
+
     commands = (fcntl.F_GETFL, fcntl.F_GETFD)
     return [fcntl.fcntl(descriptor, command) for descriptor in (pipe.read_fd, pipe.write_fd) for command in commands]
 
@@ -213,6 +212,9 @@ def test_a_socket_holds_tokens(sockets: tuple[socket.socket, socket.socket]) -> 
 
 
 def test_a_character_device_holds_tokens() -> None:
+    import pty
+    import tty
+
     server, device = pty.openpty()
     tty.setraw(device)
     os.write(server, b"mn")

@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from jobserver_ffi import Client
+from jobserver_ffi.create import STYLES
 
 from .conftest import TokenPipe, Tool, missing
-from .overlap import JobCounter, Recipe, captured, server_command
+from .overlap import FOR_MAKE, JobCounter, Recipe, captured, server_command
 
 NewPipe = Callable[[bytes], TokenPipe]
 DETECTED = "Jobserver mode detected"
 
 
-@pytest.fixture(params=["fifo", "pipe"])
+@pytest.fixture(params=[style for style in ("fifo", "pipe", "semaphore") if style in STYLES])
 def style(request: pytest.FixtureRequest, ninja: Tool) -> str:
     """Both styles; upstream's ninja reads fifos only, the one on PyPI pipes too."""
     said = subprocess.run([ninja.path, "--version"], capture_output=True, text=True, check=True).stdout
@@ -45,7 +46,7 @@ def test_jobs_fill_the_slots(limit: int, style: str, ninja: Tool, tmp_path: Path
     with Client(limit, style=style) as client, JobCounter(limit + 3, limit, client.available) as counter:
         (tmp_path / "build.ninja").write_text(edges(limit + 3, counter.command))
         with client.acquire():
-            done = client.run(ninja_in(tmp_path, ninja), **captured({}))
+            done = client.run(ninja_in(tmp_path, ninja), **FOR_MAKE, **captured({}))
         assert (done.returncode, DETECTED in done.stdout) == (0, True)
         assert client.available() == limit
     counter.check()
@@ -55,7 +56,7 @@ def test_the_last_slot_runs_one_job_after_the_other(style: str, ninja: Tool, tmp
     with Client(1, style=style) as client, JobCounter(3, 1, client.available) as counter:
         (tmp_path / "build.ninja").write_text(edges(3, counter.command))
         with client.acquire():
-            assert client.run(ninja_in(tmp_path, ninja), **captured({})).returncode == 0
+            assert client.run(ninja_in(tmp_path, ninja), **FOR_MAKE, **captured({})).returncode == 0
     counter.check()
 
 
@@ -63,7 +64,7 @@ def test_the_bytes_in_a_pipe_come_back(ninja: Tool, tmp_path: Path, whole: NewPi
     pipe = whole(b"abc")
     with pipe.client() as client, JobCounter(6, 4, client.available) as counter:
         (tmp_path / "build.ninja").write_text(edges(6, counter.command))
-        assert client.run(ninja_in(tmp_path, ninja), **captured({})).returncode == 0
+        assert client.run(ninja_in(tmp_path, ninja), **FOR_MAKE, **captured({})).returncode == 0
         assert pipe.content() == b"abc"
     counter.check()
 
@@ -74,7 +75,7 @@ def test_the_bytes_in_a_fifo_come_back(ninja: Tool, tmp_path: Path) -> None:
     os.write(pool, b"abc")
     with Client.open(f"fifo:{tmp_path / 'pool'}") as client, JobCounter(6, 4, client.available) as counter:
         (tmp_path / "build.ninja").write_text(edges(6, counter.command))
-        assert client.run(ninja_in(tmp_path, ninja), **captured({})).returncode == 0
+        assert client.run(ninja_in(tmp_path, ninja), **FOR_MAKE, **captured({})).returncode == 0
     counter.check()
     assert sorted(os.read(pool, 9)) == sorted(b"abc")
     os.close(pool)
@@ -84,7 +85,7 @@ def test_a_build_that_fails_gives_all_back(style: str, ninja: Tool, tmp_path: Pa
     with Client(3, style=style) as client, JobCounter(3, 3, client.available) as counter:
         (tmp_path / "build.ninja").write_text(edges(3, f"{counter.command}; false"))
         with client.acquire():
-            assert client.run([*ninja_in(tmp_path, ninja), "-k", "0"], **captured({})).returncode == 1
+            assert client.run([*ninja_in(tmp_path, ninja), "-k", "0"], **FOR_MAKE, **captured({})).returncode == 1
         assert client.available() == 3
     counter.check()
 
@@ -96,7 +97,7 @@ def test_ninja_and_make_share_one_pool(ninja: Tool, make441: Tool, tmp_path: Pat
 
         def build(command: list[str]) -> int:
             with client.acquire():
-                return client.run(command, **captured({})).returncode
+                return client.run(command, **FOR_MAKE, **captured({})).returncode
 
         with ThreadPoolExecutor(2) as threads:
             commands = [ninja_in(tmp_path, ninja), [make441.path, "-C", str(tmp_path)]]
