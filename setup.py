@@ -42,7 +42,7 @@ ffibuilder.set_source(
     sources=sorted(f"csrc/{path.name}" for path in CORE.glob("*.c")),
     depends=sorted(f"csrc/{path.name}" for path in CORE.glob("*.h")),
     extra_compile_args=(MICROSOFT_FLAGS if os.name == "nt" else UNIX_FLAGS + LINK_TIME) + EXTRA_FLAGS,
-    extra_link_args=LINK_TIME + EXTRA_FLAGS,
+    extra_link_args=([] if os.name == "nt" else ["-pthread"]) + LINK_TIME + EXTRA_FLAGS,
     libraries=["advapi32"] if os.name == "nt" else [],
 )
 

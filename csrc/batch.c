@@ -10,7 +10,8 @@ enum phase { PHASE_FREE, PHASE_HELD, PHASE_RETURNING };
 struct jobserver_batch {
     struct jobserver_entry entry; /* first: entries are freed through it */
     atomic_int phase;
-    int lock; /* on the pool, while this batch waits with tokens in its hands; else -1 */
+    bool locked;
+    jobserver_pool_lock *lock; /* while this batch waits with tokens in its hands, or for the lock; else null */
     size_t count;
     size_t maximum;
     unsigned char bytes[];
@@ -20,7 +21,6 @@ struct jobserver_batch {
 jobserver_batch *jobserver_batch_new(jobserver_client *client, int maximum) {
     jobserver_batch *batch = maximum < 1 ? NULL : calloc(1, sizeof *batch + (size_t)maximum);
     if (batch != NULL) {
-        batch->lock = -1;
         batch->maximum = (size_t)maximum;
         jobserver_entry_add(client, &batch->entry, JOBSERVER_ENTRY_BATCH);
     }
@@ -28,9 +28,10 @@ jobserver_batch *jobserver_batch_new(jobserver_client *client, int maximum) {
 }
 
 static void unlock(jobserver_batch *batch) {
-    if (batch->lock >= 0) {
-        jobserver_channel_unlock(batch->lock);
-        batch->lock = -1;
+    if (batch->lock != NULL) {
+        jobserver_pool_lock_close(batch->lock);
+        batch->lock = NULL;
+        batch->locked = false;
     }
 }
 
@@ -75,18 +76,16 @@ int jobserver_batch_give_back(jobserver_batch *batch) {
 
 /* In a forked child the lock is the parent's, as the tokens are. */
 void jobserver_batch_forked(jobserver_batch *batch) {
-    if (batch->lock >= 0) {
-        jobserver_channel_forget_lock(batch->lock);
-        batch->lock = -1;
-    }
+    batch->lock = NULL;
+    batch->locked = false;
     batch->count = 0;
     atomic_store(&batch->phase, PHASE_FREE);
 }
 
 /* Takes up to the maximum, before the deadline. 0, or why it took none. From here on the batch gives them back. */
-static int take_more(jobserver_batch *batch, int64_t deadline) {
+static int take_more(jobserver_batch *batch, const struct jobserver_until *until) {
     jobserver_client *client = batch->entry.client;
-    int result = jobserver_take(client, batch->bytes + batch->count, batch->maximum - batch->count, deadline);
+    int result = jobserver_take(client, batch->bytes + batch->count, batch->maximum - batch->count, until);
     if (result < 0) {
         return result;
     }
@@ -98,42 +97,39 @@ static int take_more(jobserver_batch *batch, int64_t deadline) {
     return 0;
 }
 
-/* A forked child looks for the lock in the batch, so it is opened with the process's lock held. */
+/* Opened with the process's lock held: a forked child closes its copy. */
 static int open_lock(jobserver_batch *batch) {
     jobserver_lock();
-    int result = jobserver_channel_open_lock(batch->entry.client->channel);
-    batch->lock = result < 0 ? -1 : result;
+    int result = jobserver_pool_lock_open(batch->entry.client->channel, &batch->lock);
     jobserver_unlock();
-    return result < 0 ? result : 0;
+    return result;
 }
 
 /*
  * Locks the pool for a batch that may have to wait with tokens in its hands: two of those could wait for each other
  * for ever. With no time to wait it first looks whether there is enough, so as to disturb nobody in vain.
  */
-static int lock(jobserver_batch *batch, size_t minimum, int64_t deadline) {
+static int lock(jobserver_batch *batch, size_t minimum, const struct jobserver_until *until) {
     jobserver_client *client = batch->entry.client;
-    if (deadline == 0) {
+    if (until->deadline == 0) {
         int available = jobserver_channel_available(client->channel);
         if (available < 0 || (size_t)available < minimum) {
             return available < 0 ? available : -EAGAIN;
         }
     }
-    int result = open_lock(batch);
+    int result = batch->lock == NULL ? open_lock(batch) : 0;
     if (result == 0) {
-        result = jobserver_wait_for_lock(client, batch->lock, deadline);
-        if (result < 0) {
-            unlock(batch);
-        }
+        result = jobserver_wait_for_lock(client, batch->lock, until);
+        batch->locked = result == 0;
     }
     return result;
 }
 
 /* Takes until the batch holds the minimum. */
-static int fill(jobserver_batch *batch, size_t minimum, int64_t deadline) {
-    int result = minimum > 1 && batch->lock < 0 ? lock(batch, minimum, deadline) : 0;
+static int fill(jobserver_batch *batch, size_t minimum, const struct jobserver_until *until) {
+    int result = minimum > 1 && !batch->locked ? lock(batch, minimum, until) : 0;
     while (result == 0 && batch->count < minimum) {
-        result = take_more(batch, deadline);
+        result = take_more(batch, until);
     }
     return result;
 }
@@ -151,15 +147,25 @@ static int give_up(jobserver_batch *batch, int error) {
  * it holds none, except when they could not be given back (then that is the error).
  */
 int jobserver_batch_acquire(jobserver_batch *batch, int minimum, int64_t timeout) {
+    return jobserver_batch_acquire_or(batch, minimum, timeout, NULL, 0);
+}
+
+/*
+ * The same, but something else may end the wait: JOBSERVER_READY, after which it may hold some already, as after
+ * -EINTR. Waiting with tokens in its hands it keeps others from it: so go on soon, or release the batch.
+ */
+int jobserver_batch_acquire_or(jobserver_batch *batch, int minimum, int64_t timeout, const intptr_t *others,
+                               int count) {
     jobserver_client *client = batch->entry.client;
     int result = minimum < 1 || (size_t)minimum > batch->maximum ? -EINVAL : jobserver_client_begin(client);
     if (result < 0) {
         return result == JOBSERVER_STRANDED ? result : give_up(batch, result);
     }
-    result = fill(batch, (size_t)minimum, jobserver_deadline(timeout));
+    struct jobserver_until until = {.deadline = jobserver_deadline(timeout), .others = others, .count = count};
+    result = fill(batch, (size_t)minimum, &until);
     if (result == 0) {
         unlock(batch);
-    } else if (result != -EINTR) {
+    } else if (result != -EINTR && result != JOBSERVER_READY) {
         result = give_up(batch, result);
     }
     jobserver_client_leave(client);

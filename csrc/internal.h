@@ -100,12 +100,12 @@ void jobserver_token_strand(jobserver_client *client, unsigned char byte, int er
 /* raw.c: counts a token with this byte as out. The caller has made the client a holder. */
 void jobserver_raw_add(jobserver_client *client, unsigned char byte);
 
-/* wait.c: takes 1 to `size` tokens before the deadline passes. The caller has entered. */
-int jobserver_take(jobserver_client *client, unsigned char *bytes, size_t size, int64_t deadline);
+/* wait.c: takes 1 to `size` tokens before something ends the wait. The caller has entered. */
+int jobserver_take(jobserver_client *client, unsigned char *bytes, size_t size, const struct jobserver_until *until);
 int64_t jobserver_deadline(int64_t timeout);
 
 /* wait.c: locks the pool. The caller has entered. */
-int jobserver_wait_for_lock(jobserver_client *client, int lock, int64_t deadline);
+int jobserver_wait_for_lock(jobserver_client *client, jobserver_pool_lock *lock, const struct jobserver_until *until);
 
 /* wait.c: wakes the next waiter if there are tokens left. 0, or an error with which the caller is left with `byte`. */
 int jobserver_pass_wake_up_on(jobserver_channel *channel, unsigned char *byte);

@@ -36,7 +36,8 @@ enum jobserver_error {
     JOBSERVER_GONE = -10007,            /* the far end of the pool was closed */
     JOBSERVER_NOT_A_PIPE = -10008,      /* neither a pipe nor a socket nor a character device */
     JOBSERVER_WRONG_DIRECTION = -10009, /* not open for reading, or not open for writing */
-    JOBSERVER_TOO_MANY = -10010,        /* the pool has all its tokens already */
+    JOBSERVER_READY = -10010,           /* something else that was waited for came first; nothing was taken */
+    JOBSERVER_TOO_MANY = -10011,        /* the pool has all its tokens already */
     JOBSERVER_WINDOWS = -20000          /* this minus a code of GetLastError, which has no errno */
 };
 
@@ -44,6 +45,7 @@ typedef struct jobserver_client jobserver_client;
 typedef struct jobserver_token jobserver_token;
 typedef struct jobserver_batch jobserver_batch;
 typedef struct jobserver_hold jobserver_hold;
+typedef struct jobserver_event jobserver_event;
 
 /* Clients. Each *client that comes out is owned by the caller, who gives it up with jobserver_client_free. */
 int jobserver_client_create_pipe(int limit, jobserver_client **client);
@@ -73,6 +75,12 @@ int64_t jobserver_token_acquire_implicit(jobserver_token *token);
 int jobserver_token_release(jobserver_token *token, int64_t serial);
 int jobserver_token_drop(jobserver_token *token, int64_t serial);
 
+/*
+ * Waits for a token or for one of `count` other things: POSIX descriptors that become readable, Windows handles. Where a
+ * token is free it is taken without a look at the others; else JOBSERVER_READY if one of them is ready.
+ */
+int64_t jobserver_token_acquire_or(jobserver_token *token, int64_t timeout, const intptr_t *others, int count);
+
 /* Acquire without a limit of time, and release with serial 0. One argument makes a call from Python much cheaper. */
 int jobserver_token_take(jobserver_token *token);
 int jobserver_token_give(jobserver_token *token);
@@ -90,11 +98,23 @@ int jobserver_give_raw_plus(jobserver_client *client);
 jobserver_batch *jobserver_batch_new(jobserver_client *client, int maximum);
 void jobserver_batch_free(jobserver_batch *batch);
 int jobserver_batch_acquire(jobserver_batch *batch, int minimum, int64_t timeout);
+int jobserver_batch_acquire_or(jobserver_batch *batch, int minimum, int64_t timeout, const intptr_t *others, int count);
 int jobserver_batch_release(jobserver_batch *batch);
 
 /* Keeps the descriptors (and a fifo that this process made) alive after the client is closed. */
 jobserver_hold *jobserver_hold_new(jobserver_client *client);
 void jobserver_hold_free(jobserver_hold *hold);
+
+/*
+ * An event wakes a thread that waits: for it alone (0, or -EINTR: wait again), or, as one of the others, for a token.
+ * It stays set until it is cleared. Setting is async-signal-safe. A forked child cannot set its parent's events.
+ */
+int jobserver_event_new(jobserver_event **event);
+void jobserver_event_free(jobserver_event *event);
+void jobserver_event_set(jobserver_event *event);
+void jobserver_event_clear(jobserver_event *event);
+int jobserver_event_wait(jobserver_event *event);
+intptr_t jobserver_event_waitable(const jobserver_event *event);
 
 /* Windows: what ends the waits of one thread, as signals do elsewhere (JOBSERVER_UNSUPPORTED). */
 int jobserver_interrupt_from(intptr_t library, const char *function, unsigned thread);

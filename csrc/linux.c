@@ -145,7 +145,7 @@ int jobserver_system_write_shared(int descriptor, const unsigned char *bytes, si
     return count < 0 ? -errno : (int)count;
 }
 
-int jobserver_channel_open_lock(jobserver_channel *channel) {
+int jobserver_system_open_lock(jobserver_channel *channel) {
     int lock = reopen(jobserver_channel_take_descriptor(channel), O_RDONLY | O_NONBLOCK);
     return lock < 0 ? JOBSERVER_UNSUPPORTED : lock;
 }

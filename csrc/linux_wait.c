@@ -16,14 +16,33 @@
 #define EPOLLEXCLUSIVE (1U << 28)
 #endif
 
+enum source { OTHER, POOL };
+
 static int watch(const jobserver_channel *channel, int epoll, uint32_t events) {
-    struct epoll_event event = {.events = events};
+    struct epoll_event event = {.events = events, .data.u32 = POOL};
     return epoll_ctl(epoll, EPOLL_CTL_ADD, jobserver_channel_take_descriptor(channel), &event);
 }
 
-static int watch_no_more(const jobserver_channel *channel, int epoll) {
+static void watch_no_more(int epoll, int descriptor) {
     struct epoll_event event = {.events = 0};
-    return epoll_ctl(epoll, EPOLL_CTL_DEL, jobserver_channel_take_descriptor(channel), &event);
+    epoll_ctl(epoll, EPOLL_CTL_DEL, descriptor, &event);
+}
+
+/* What is named twice is watched once. */
+static int watch_others(int epoll, const struct jobserver_until *until) {
+    for (int index = 0; index < until->count; index++) {
+        struct epoll_event event = {.events = EPOLLIN, .data.u32 = OTHER};
+        if (epoll_ctl(epoll, EPOLL_CTL_ADD, (int)until->others[index], &event) < 0 && errno != EEXIST) {
+            return -errno;
+        }
+    }
+    return 0;
+}
+
+static void watch_others_no_more(int epoll, const struct jobserver_until *until) {
+    for (int index = 0; index < until->count; index++) {
+        watch_no_more(epoll, (int)until->others[index]);
+    }
 }
 
 /*
@@ -56,7 +75,8 @@ static void dismiss(jobserver_channel *channel, struct jobserver_sleeper *sleepe
     if (sleeper->next != NULL) {
         sleeper->next->link = sleeper->link;
     }
-    if (channel->spare_epoll < 0 && watch_no_more(channel, sleeper->epoll) == 0) {
+    if (channel->spare_epoll < 0) {
+        watch_no_more(sleeper->epoll, jobserver_channel_take_descriptor(channel));
         channel->spare_epoll = sleeper->epoll;
     } else {
         close(sleeper->epoll);
@@ -77,15 +97,32 @@ static void end(jobserver_channel *channel, struct jobserver_sleeper *sleeper) {
     jobserver_unlock();
 }
 
+/* Sleeps; the results are those of jobserver_channel_wait. */
+static int wait_in(int epoll, const struct jobserver_until *until) {
+    struct epoll_event events[8];
+    int count = epoll_wait(epoll, events, 8, jobserver_milliseconds_left(until->deadline));
+    if (count <= 0) {
+        return count < 0 ? -errno : jobserver_nothing_until(until->deadline);
+    }
+    for (int index = 0; index < count; index++) {
+        if (events[index].data.u32 == POOL) {
+            return 1;
+        }
+    }
+    return JOBSERVER_READY;
+}
+
 /* Each sleeper has an epoll of its own, since several in one are woken one after the other. */
-int jobserver_channel_wait(jobserver_channel *channel, int64_t deadline) {
+int jobserver_channel_wait(jobserver_channel *channel, const struct jobserver_until *until) {
     struct jobserver_sleeper sleeper;
     if (!begin(channel, &sleeper)) {
-        return jobserver_poll(jobserver_channel_take_descriptor(channel), deadline);
+        return jobserver_poll(jobserver_channel_take_descriptor(channel), until);
     }
-    struct epoll_event event;
-    int count = epoll_wait(sleeper.epoll, &event, 1, jobserver_milliseconds_left(deadline));
-    int result = count < 0 ? -errno : count == 0 ? jobserver_nothing_until(deadline) : 1;
+    int result = watch_others(sleeper.epoll, until);
+    if (result == 0) {
+        result = wait_in(sleeper.epoll, until);
+    }
+    watch_others_no_more(sleeper.epoll, until);
     end(channel, &sleeper);
     return result;
 }
@@ -94,7 +131,7 @@ int jobserver_channel_wait(jobserver_channel *channel, int64_t deadline) {
 void jobserver_channel_retire(jobserver_channel *channel) {
     channel->retired = true;
     for (struct jobserver_sleeper *sleeper = channel->sleepers; sleeper != NULL; sleeper = sleeper->next) {
-        watch_no_more(channel, sleeper->epoll);
+        watch_no_more(sleeper->epoll, jobserver_channel_take_descriptor(channel));
         watch(channel, sleeper->epoll, EPOLLIN);
     }
 }

@@ -21,6 +21,16 @@ typedef struct jobserver_channel jobserver_channel;
 #define JOBSERVER_TOKEN_BYTE '+'
 
 /*
+ * What ends a wait for a token before there is one: a deadline on jobserver_now's clock (negative for none, 0 for no
+ * wait at all), or another thing: a descriptor that becomes readable, on Windows a handle that is signalled.
+ */
+struct jobserver_until {
+    int64_t deadline;
+    const intptr_t *others;
+    int count;
+};
+
+/*
  * Each makes a channel that the caller owns; with a limit it makes the pool too, and puts that many tokens into it.
  * JOBSERVER_UNSUPPORTED for kinds of pools that the system does not have.
  */
@@ -55,10 +65,10 @@ int jobserver_channel_take(jobserver_channel *channel, unsigned char *bytes, siz
 int jobserver_channel_take_sleeping(jobserver_channel *channel, unsigned char *bytes, size_t size);
 
 /*
- * Sleeps until there may be a token. `deadline` is on jobserver_now's clock, negative for none. Returns 0, or 1 if
- * this waiter alone was woken and must see to it that the wake-up is not lost, -ETIMEDOUT or -EINTR.
+ * Sleeps until there may be a token. Returns 0, or 1 if this waiter alone was woken and must see to it that the wake-up
+ * is not lost; JOBSERVER_READY if another thing came first, -ETIMEDOUT, -EINTR, or why it cannot wait for the others.
  */
-int jobserver_channel_wait(jobserver_channel *channel, int64_t deadline);
+int jobserver_channel_wait(jobserver_channel *channel, const struct jobserver_until *until);
 
 /*
  * Sees to it that no wait of this process is woken in the place of another process's: not those that sleep (they go
@@ -79,14 +89,15 @@ int jobserver_channel_available(jobserver_channel *channel);
 size_t jobserver_channel_capacity(jobserver_channel *channel);
 
 /*
- * Excludes all others who lock this pool, in any process. The lock is opened first, and kept from the moment it is open
- * where a forked child finds it: there it is forgotten, since a copy would keep the pool locked when the parent dies.
- * JOBSERVER_UNSUPPORTED where the pool cannot be opened once more.
+ * Excludes all others who lock this pool, in any process. Opening takes nothing yet (the caller holds jobserver_lock);
+ * JOBSERVER_UNSUPPORTED where the pool cannot be opened once more. Waiting returns 0 when it is locked, -EAGAIN,
+ * -ETIMEDOUT, or -EINTR and JOBSERVER_READY, after which one may wait again. Closing unlocks. A forked child has no
+ * locks: a copy would keep the pool locked when the parent dies.
  */
-int jobserver_channel_open_lock(jobserver_channel *channel);
-int jobserver_channel_lock(int lock, int64_t deadline);
-void jobserver_channel_unlock(int lock);
-void jobserver_channel_forget_lock(int lock);
+typedef struct jobserver_pool_lock jobserver_pool_lock;
+int jobserver_pool_lock_open(jobserver_channel *channel, jobserver_pool_lock **lock);
+int jobserver_pool_lock_wait(jobserver_pool_lock *lock, const struct jobserver_until *until);
+void jobserver_pool_lock_close(jobserver_pool_lock *lock);
 
 /* What children inherit: two descriptor numbers (-1 if it is none), and the path or name (null if it is descriptors). */
 void jobserver_channel_descriptors(const jobserver_channel *channel, int descriptors[2]);

@@ -96,13 +96,13 @@ int jobserver_system_write_shared(int descriptor, const unsigned char *bytes, si
     return jobserver_write_if_ready(descriptor, bytes, size);
 }
 
-int jobserver_channel_open_lock(jobserver_channel *channel) {
+int jobserver_system_open_lock(jobserver_channel *channel) {
     int lock = channel->path == NULL ? -1 : open_end(channel->path, O_RDONLY, O_NONBLOCK);
     return lock < 0 ? JOBSERVER_UNSUPPORTED : lock;
 }
 
-int jobserver_channel_wait(jobserver_channel *channel, int64_t deadline) {
-    return jobserver_poll(jobserver_channel_take_descriptor(channel), deadline);
+int jobserver_channel_wait(jobserver_channel *channel, const struct jobserver_until *until) {
+    return jobserver_poll(jobserver_channel_take_descriptor(channel), until);
 }
 
 /* Who is woken by poll has taken nobody's place. */

@@ -14,6 +14,7 @@
 
 #include <stdatomic.h>
 
+#include "jobserver.h"
 #include "platform.h"
 
 enum jobserver_channel_kind { JOBSERVER_PIPE, JOBSERVER_SOCKET, JOBSERVER_DEVICE };
@@ -78,8 +79,8 @@ size_t jobserver_system_most_at_once(const jobserver_channel *channel, int limit
 int jobserver_system_read_shared(int descriptor, unsigned char *bytes, size_t size);
 int jobserver_system_write_shared(int descriptor, const unsigned char *bytes, size_t size);
 
-/* Sleeps in poll until the descriptor is readable. 0, -ETIMEDOUT or -EINTR. */
-int jobserver_poll(int descriptor, int64_t deadline);
+/* Sleeps in poll until the descriptor is readable. 0, JOBSERVER_READY if only others are, -ETIMEDOUT or -EINTR. */
+int jobserver_poll(int descriptor, const struct jobserver_until *until);
 
 /* What a wait that saw nothing returns: a system call sleeps for 24 days at most, which may be before the deadline. */
 int jobserver_nothing_until(int64_t deadline);
@@ -89,6 +90,15 @@ int jobserver_write_if_ready(int descriptor, const unsigned char *bytes, size_t 
 
 /* What is left until the deadline in milliseconds, rounded up; -1 for none. */
 int jobserver_milliseconds_left(int64_t deadline);
+
+/* A description of the pool of its own, for flock, or JOBSERVER_UNSUPPORTED. */
+int jobserver_system_open_lock(jobserver_channel *channel);
+
+/* posix_lock.c: closes in a forked child what locks the parent's pools. The caller holds the lock. */
+void jobserver_pool_locks_forked(void);
+
+/* posix_event.c: closes the descriptors alone. */
+void jobserver_event_close(jobserver_event *event);
 
 /* fifo.c: a fifo that this process made. Both give the path to *path as a string that the caller frees. */
 int jobserver_fifo_create(const char *path, struct jobserver_fifo **fifo, char **own_path);

@@ -51,6 +51,7 @@ void jobserver_unlock(void) {
 
 static void in_child(void) {
     jobserver_process_forked();
+    jobserver_pool_locks_forked();
     jobserver_unlock();
 }
 

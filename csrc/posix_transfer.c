@@ -1,4 +1,4 @@
-/* POSIX: moving tokens, counting them, and the lock on a pool. */
+/* POSIX: moving tokens, counting them, waiting for them. */
 #include "posix.h"
 
 #if !defined(_WIN32)
@@ -7,10 +7,9 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
-#include <sys/file.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "jobserver.h"
@@ -104,13 +103,31 @@ int jobserver_channel_available(jobserver_channel *channel) {
     return count;
 }
 
-int jobserver_poll(int descriptor, int64_t deadline) {
-    struct pollfd entry = {.fd = descriptor, .events = POLLIN};
-    int count = poll(&entry, 1, jobserver_milliseconds_left(deadline));
+/* Sleeps in poll with room for one entry more than there are others. */
+static int poll_entries(struct pollfd *entries, int descriptor, const struct jobserver_until *until) {
+    entries[0] = (struct pollfd){.fd = descriptor, .events = POLLIN};
+    for (int index = 0; index < until->count; index++) {
+        entries[index + 1] = (struct pollfd){.fd = (int)until->others[index], .events = POLLIN};
+    }
+    int count = poll(entries, (nfds_t)until->count + 1, jobserver_milliseconds_left(until->deadline));
     if (count < 0) {
         return -errno;
     }
-    return count == 0 ? jobserver_nothing_until(deadline) : 0;
+    if (count == 0) {
+        return jobserver_nothing_until(until->deadline);
+    }
+    return entries[0].revents != 0 ? 0 : JOBSERVER_READY;
+}
+
+int jobserver_poll(int descriptor, const struct jobserver_until *until) {
+    struct pollfd few[8];
+    if ((size_t)until->count < sizeof few / sizeof *few) {
+        return poll_entries(few, descriptor, until);
+    }
+    struct pollfd *many = calloc((size_t)until->count + 1, sizeof *many);
+    int result = many == NULL ? -ENOMEM : poll_entries(many, descriptor, until);
+    free(many);
+    return result;
 }
 
 int jobserver_write_if_ready(int descriptor, const unsigned char *bytes, size_t size) {
@@ -123,43 +140,6 @@ int jobserver_write_if_ready(int descriptor, const unsigned char *bytes, size_t 
     }
     ssize_t count = write(descriptor, bytes, size);
     return count < 0 ? -errno : (int)count;
-}
-
-/* Sleeps for a pause of this many nanoseconds, but not past the deadline. 0, -ETIMEDOUT or -EINTR. */
-static int pause_until(int64_t pause, int64_t deadline) {
-    int64_t left = deadline - jobserver_now();
-    if (left <= 0) {
-        return -ETIMEDOUT;
-    }
-    struct timespec time = {.tv_nsec = (long)(pause < left ? pause : left)};
-    return nanosleep(&time, NULL) < 0 ? -errno : 0;
-}
-
-/*
- * flock knows no timeout, so a lock with a deadline is tried again after pauses that grow from 1 to 50 ms. One
- * without a deadline sleeps in the kernel.
- */
-int jobserver_channel_lock(int lock, int64_t deadline) {
-    int64_t pause = JOBSERVER_NANOSECONDS / 1000;
-    int result = flock(lock, deadline < 0 ? LOCK_EX : LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
-    while (result == -EWOULDBLOCK && deadline != 0) {
-        result = pause_until(pause, deadline);
-        if (result == 0) {
-            result = flock(lock, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
-        }
-        pause = pause < JOBSERVER_NANOSECONDS / 40 ? 2 * pause : JOBSERVER_NANOSECONDS / 20;
-    }
-    return result == -EWOULDBLOCK ? -EAGAIN : result;
-}
-
-/* Closing alone would not unlock while another process has a copy, a forked one that execs later, say. */
-void jobserver_channel_unlock(int lock) {
-    flock(lock, LOCK_UN);
-    close(lock);
-}
-
-void jobserver_channel_forget_lock(int lock) {
-    close(lock);
 }
 
 #endif

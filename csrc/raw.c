@@ -54,7 +54,8 @@ int jobserver_acquire_raw(jobserver_client *client, int64_t timeout) {
     if (result < 0) {
         return result;
     }
-    result = jobserver_take(client, &byte, 1, jobserver_deadline(timeout));
+    struct jobserver_until until = {.deadline = jobserver_deadline(timeout)};
+    result = jobserver_take(client, &byte, 1, &until);
     if (result < 0) {
         jobserver_client_leave(client);
         return result;

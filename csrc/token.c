@@ -41,12 +41,17 @@ static int64_t set_held(jobserver_token *token, bool implicit) {
  * Returns a serial (positive); -EAGAIN or -ETIMEDOUT, -EINTR (nothing was taken, call again), or another error.
  */
 int64_t jobserver_token_acquire(jobserver_token *token, int64_t timeout) {
+    return jobserver_token_acquire_or(token, timeout, NULL, 0);
+}
+
+int64_t jobserver_token_acquire_or(jobserver_token *token, int64_t timeout, const intptr_t *others, int count) {
     jobserver_client *client = token->entry.client;
     int result = jobserver_client_begin(client);
     if (result < 0) {
         return result;
     }
-    result = jobserver_take(client, &token->byte, 1, jobserver_deadline(timeout));
+    struct jobserver_until until = {.deadline = jobserver_deadline(timeout), .others = others, .count = count};
+    result = jobserver_take(client, &token->byte, 1, &until);
     if (result < 0) {
         jobserver_client_leave(client);
         return result;

@@ -40,19 +40,19 @@ static void wake_up(jobserver_client *client) {
     atomic_fetch_sub(&client->asleep, 1);
 }
 
-static int wait_for_token(jobserver_client *client, int64_t deadline) {
+static int wait_for_token(jobserver_client *client, const struct jobserver_until *until) {
     fall_asleep(client);
-    int result = jobserver_channel_wait(client->channel, deadline);
+    int result = jobserver_channel_wait(client->channel, until);
     wake_up(client);
     return result;
 }
 
-int jobserver_wait_for_lock(jobserver_client *client, int lock, int64_t deadline) {
+int jobserver_wait_for_lock(jobserver_client *client, jobserver_pool_lock *lock, const struct jobserver_until *until) {
     if (jobserver_process_exiting()) {
         return -ECANCELED;
     }
     fall_asleep(client);
-    int result = jobserver_channel_lock(lock, deadline);
+    int result = jobserver_pool_lock_wait(lock, until);
     wake_up(client);
     return result;
 }
@@ -84,13 +84,14 @@ static int take_asleep(jobserver_client *client, unsigned char *bytes, size_t si
     return result;
 }
 
-/* Takes what is there without waiting, if the system can do that; else it waits if the caller would. */
-static int take_now(jobserver_client *client, unsigned char *bytes, size_t size, int64_t deadline) {
+/* Takes what is there without waiting, if the system can do that; else it waits if the caller waits for nothing else. */
+static int take_now(jobserver_client *client, unsigned char *bytes, size_t size, const struct jobserver_until *until) {
     if (jobserver_process_exiting()) {
         return -ECANCELED;
     }
     int result = jobserver_channel_take(client->channel, bytes, size);
-    return result == JOBSERVER_UNSUPPORTED && deadline < 0 ? take_asleep(client, bytes, size) : result;
+    bool may_sleep = until->deadline < 0 && until->count == 0;
+    return result == JOBSERVER_UNSUPPORTED && may_sleep ? take_asleep(client, bytes, size) : result;
 }
 
 /* A token that does not go in again is stranded: the client's next call tells. */
@@ -103,21 +104,25 @@ static void pass_wake_up_on(jobserver_client *client) {
 }
 
 /*
- * Takes 1 to `size` tokens, sleeping until there is one or the deadline passes. Returns how many, -EAGAIN (the
- * deadline was 0), -ETIMEDOUT, -EINTR, -ECANCELED in a process that exits, or another error. A waiter that was woken
- * always looks for its token before it leaves, or its wake-up would be lost to the others.
+ * Takes 1 to `size` tokens, sleeping until there is one or something else ends the wait. Returns how many,
+ * JOBSERVER_READY, -EAGAIN (the deadline was 0), -ETIMEDOUT, -EINTR, -ECANCELED in a process that exits, or another
+ * error. A waiter that was woken always looks for its token before it leaves, or its wake-up would be lost to the
+ * others; so does one that was woken by something else, since the token may have come just after it.
  */
-int jobserver_take(jobserver_client *client, unsigned char *bytes, size_t size, int64_t deadline) {
+int jobserver_take(jobserver_client *client, unsigned char *bytes, size_t size, const struct jobserver_until *until) {
     int woken = 0;
-    int result = take_now(client, bytes, size, deadline);
-    while (result == -EAGAIN && deadline != 0) {
-        woken = wait_for_token(client, deadline);
-        if (woken < 0) {
+    int result = take_now(client, bytes, size, until);
+    while (result == -EAGAIN && until->deadline != 0) {
+        woken = wait_for_token(client, until);
+        if (woken < 0 && woken != JOBSERVER_READY) {
             return woken;
         }
-        result = take_now(client, bytes, size, deadline);
+        result = take_now(client, bytes, size, until);
+        if (result == -EAGAIN && woken == JOBSERVER_READY) {
+            return woken;
+        }
     }
-    if (woken > 0 && result > 0) {
+    if (woken != 0 && result > 0) {
         pass_wake_up_on(client);
     }
     return result;

@@ -2,6 +2,7 @@
 #ifndef JOBSERVER_WIN32_H
 #define JOBSERVER_WIN32_H
 
+#include "jobserver.h"
 #include "platform.h"
 
 #if defined(_WIN32)
@@ -30,14 +31,14 @@ struct jobserver_channel {
 /* The last error of this thread as a result: a negated errno where there is one, else JOBSERVER_WINDOWS - code. */
 int jobserver_last_error(void);
 
-/* An event that is set when this thread has to leave its waits, or null. */
-HANDLE jobserver_interrupt_event(void);
+/*
+ * Sleeps until an object is signalled, and takes it as waits do: a semaphore is counted down, a mutex is locked. Returns
+ * 1 then; 0 if `leave` (may be null) is signalled, or for nothing; JOBSERVER_READY, -ETIMEDOUT, -EINTR or an error.
+ */
+int jobserver_wait_for(HANDLE object, HANDLE leave, const struct jobserver_until *until);
 
-/* What is left until the deadline in milliseconds, rounded up; INFINITE for none. */
-DWORD jobserver_milliseconds_left(int64_t deadline);
-
-/* What a wait that saw nothing returns: a wait lasts 49 days at most, which may be before the deadline. */
-int jobserver_nothing_until(int64_t deadline);
+/* A name as the system wants it, with a suffix. False if it is too long, or no UTF-8. */
+bool jobserver_widen(const char *name, const wchar_t *suffix, wchar_t wide[MAX_PATH]);
 
 /* win32_security.c: lets only the user of this process open what is made with it. */
 struct jobserver_private {

@@ -1,4 +1,4 @@
-/* Windows: the clock, the process's lock, exit, interruptions and errors. */
+/* Windows: the clock, the process's lock, exit and errors. */
 #include "win32.h"
 
 #if defined(_WIN32)
@@ -29,22 +29,6 @@ int64_t jobserver_now(void) {
     QueryPerformanceCounter(&now);
     int64_t seconds = now.QuadPart / frequency.QuadPart, rest = now.QuadPart % frequency.QuadPart;
     return seconds * NANOSECONDS + rest * NANOSECONDS / frequency.QuadPart;
-}
-
-DWORD jobserver_milliseconds_left(int64_t deadline) {
-    if (deadline < 0) {
-        return INFINITE;
-    }
-    int64_t left = deadline - jobserver_now();
-    if (left <= 0) {
-        return 0;
-    }
-    int64_t milliseconds = (left + 999999) / 1000000;
-    return milliseconds >= INFINITE ? INFINITE - 1 : (DWORD)milliseconds;
-}
-
-int jobserver_nothing_until(int64_t deadline) {
-    return deadline >= 0 && jobserver_now() >= deadline ? -ETIMEDOUT : 0;
 }
 
 void jobserver_pause(void) {
@@ -84,31 +68,6 @@ static BOOL CALLBACK start(INIT_ONCE *once, void *argument, void **context) {
 void jobserver_platform_start(void) {
     static INIT_ONCE once = INIT_ONCE_STATIC_INIT;
     InitOnceExecuteOnce(&once, start, NULL, NULL);
-}
-
-static _Atomic intptr_t interrupt_event;
-static _Atomic DWORD interrupted_thread;
-
-typedef void *__cdecl find_event(void);
-
-/*
- * Has the waits of one thread end with -EINTR when an event is set, the one that a function of a loaded library
- * returns. A wait that it ends resets it, so an event that was set long ago ends no more than one.
- */
-int jobserver_interrupt_from(intptr_t library, const char *function, unsigned thread) {
-    FARPROC found = GetProcAddress((HMODULE)library, function);
-    void *event = found == NULL ? NULL : ((find_event *)(void (*)(void))found)();
-    if (event == NULL) {
-        return JOBSERVER_UNSUPPORTED;
-    }
-    atomic_store(&interrupted_thread, thread);
-    atomic_store(&interrupt_event, (intptr_t)event);
-    return 0;
-}
-
-HANDLE jobserver_interrupt_event(void) {
-    intptr_t event = atomic_load(&interrupt_event);
-    return event != 0 && atomic_load(&interrupted_thread) == GetCurrentThreadId() ? (HANDLE)event : NULL;
 }
 
 #endif

@@ -11,12 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "jobserver.h"
-
 /* The rights to wait, to release and to ask for the count. */
 #define RIGHTS (SYNCHRONIZE | SEMAPHORE_MODIFY_STATE | 0x0001)
-
-#define LOCK_SUFFIX "-lock"
 
 /* Releases a channel that is whole, or as far as it was made. */
 void jobserver_channel_close(jobserver_channel *channel, bool remove) {
@@ -99,19 +95,9 @@ int jobserver_channel_create_semaphore(int limit, jobserver_channel **out) {
     return channel == NULL ? -ENOMEM : finish(channel, create(channel, limit), out);
 }
 
-/* A name as the system wants it, with a suffix. False if it is too long, or no UTF-8. */
-static bool widen(const char *name, const wchar_t *suffix, wchar_t wide[MAX_PATH]) {
-    int length = MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, name, -1, wide, MAX_PATH);
-    if (length == 0 || (size_t)length + wcslen(suffix) > MAX_PATH) {
-        return false;
-    }
-    wcscpy(wide + length - 1, suffix);
-    return true;
-}
-
 int jobserver_channel_open_semaphore(const char *name, jobserver_channel **out) {
     wchar_t wide[MAX_PATH];
-    if (!widen(name, L"", wide)) {
+    if (!jobserver_widen(name, L"", wide)) {
         return -EINVAL;
     }
     jobserver_channel *channel = channel_new(name);
@@ -165,34 +151,16 @@ int jobserver_channel_take_sleeping(jobserver_channel *channel, unsigned char *b
     return JOBSERVER_UNSUPPORTED;
 }
 
-/*
- * The system wakes the waiters of a semaphore in order, one for each token. Of several reasons to wake the first in the
- * list counts, so a wait that must end takes nothing.
- */
-int jobserver_channel_wait(jobserver_channel *channel, int64_t deadline) {
-    HANDLE interrupt = jobserver_interrupt_event();
-    HANDLE handles[3] = {channel->retired, channel->semaphore, channel->semaphore};
-    if (interrupt != NULL) {
-        handles[1] = interrupt;
-    }
-    DWORD semaphore = interrupt == NULL ? 1 : 2;
+/* The system wakes the waiters of a semaphore in order, one for each token. */
+int jobserver_channel_wait(jobserver_channel *channel, const struct jobserver_until *until) {
     atomic_fetch_add(&channel->sleepers, 1);
-    DWORD woken = WaitForMultipleObjects(semaphore + 1, handles, FALSE, jobserver_milliseconds_left(deadline));
-    if (woken == WAIT_OBJECT_0 + semaphore) {
+    int result = jobserver_wait_for(channel->semaphore, channel->retired, until);
+    if (result == 1) {
         atomic_fetch_add(&channel->taken, 1);
+        result = 0;
     }
     atomic_fetch_sub(&channel->sleepers, 1);
-    if (woken == WAIT_FAILED) {
-        return jobserver_last_error();
-    }
-    if (woken == WAIT_TIMEOUT) {
-        return jobserver_nothing_until(deadline);
-    }
-    if (interrupt != NULL && woken == WAIT_OBJECT_0 + 1) {
-        ResetEvent(interrupt);
-        return -EINTR;
-    }
-    return 0;
+    return result;
 }
 
 static int release(jobserver_channel *channel, size_t count) {
@@ -245,59 +213,7 @@ size_t jobserver_channel_capacity(jobserver_channel *channel) {
     return ask(channel, &state) ? (size_t)state.maximum : 1;
 }
 
-/*
- * The lock is a mutex beside the semaphore, so the thread that locked must unlock; it is unlocked too when that thread
- * ends. A handle fits into an int: Windows keeps them to 32 bits.
- */
-int jobserver_channel_open_lock(jobserver_channel *channel) {
-    wchar_t name[MAX_PATH];
-    struct jobserver_private attributes;
-    if (!widen(channel->name, L"" LOCK_SUFFIX, name)) {
-        return JOBSERVER_UNSUPPORTED;
-    }
-    int result = jobserver_private_fill(&attributes, MUTEX_ALL_ACCESS);
-    HANDLE lock = result < 0 ? NULL : CreateMutexW(&attributes.attributes, FALSE, name);
-    return lock == NULL ? JOBSERVER_UNSUPPORTED : (int)(intptr_t)lock;
-}
-
-static HANDLE lock_handle(int lock) {
-    return (HANDLE)(intptr_t)lock;
-}
-
-/* A thread that ended with the lock has abandoned it, to whoever comes next. */
-int jobserver_channel_lock(int lock, int64_t deadline) {
-    HANDLE handles[2] = {jobserver_interrupt_event(), lock_handle(lock)};
-    bool can_interrupt = handles[0] != NULL;
-    HANDLE *first = can_interrupt ? handles : handles + 1;
-    for (;;) {
-        DWORD left = jobserver_milliseconds_left(deadline);
-        DWORD woken = WaitForMultipleObjects(can_interrupt ? 2 : 1, first, FALSE, left);
-        if (woken == WAIT_FAILED) {
-            return jobserver_last_error();
-        }
-        if (can_interrupt && woken == WAIT_OBJECT_0) {
-            ResetEvent(handles[0]);
-            return -EINTR;
-        }
-        if (woken != WAIT_TIMEOUT) {
-            return 0;
-        }
-        if (deadline == 0 || jobserver_nothing_until(deadline) < 0) {
-            return deadline == 0 ? -EAGAIN : -ETIMEDOUT;
-        }
-    }
-}
-
-void jobserver_channel_unlock(int lock) {
-    ReleaseMutex(lock_handle(lock));
-    CloseHandle(lock_handle(lock));
-}
-
 /* There is no fork. */
-void jobserver_channel_forget_lock(int lock) {
-    CloseHandle(lock_handle(lock));
-}
-
 void jobserver_channel_forked(jobserver_channel *channel) {
     (void)channel;
 }

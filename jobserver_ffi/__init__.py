@@ -11,6 +11,7 @@ from .errors import (
     AcquireTimeout,
     ClientBusy,
     ClientClosed,
+    HelperClosed,
     JobserverError,
     OverRelease,
     PoolFull,
@@ -21,6 +22,8 @@ from .errors import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .environment import FromEnv, FromEnvError, FromEnvErrorKind
+    from .executor import JobserverExecutor
+    from .helper import HelperThread
 
 __all__ = [
     "AcquireTimeout",
@@ -32,7 +35,10 @@ __all__ = [
     "FromEnv",
     "FromEnvError",
     "FromEnvErrorKind",
+    "HelperClosed",
+    "HelperThread",
     "JobserverError",
+    "JobserverExecutor",
     "OverRelease",
     "PoolFull",
     "PoolGone",
@@ -40,12 +46,22 @@ __all__ = [
 ]
 
 
+_ON_FIRST_USE = {
+    "FromEnv": ".environment",
+    "FromEnvError": ".environment",
+    "FromEnvErrorKind": ".environment",
+    "HelperThread": ".helper",
+    "JobserverExecutor": ".executor",
+}
+
+
 def __getattr__(name: str) -> object:
     """Imports on first use what a program that is no client of an inherited jobserver does not need."""
-    if name in ("FromEnv", "FromEnvError", "FromEnvErrorKind"):
-        from . import environment
+    module = _ON_FIRST_USE.get(name)
+    if module is not None:
+        from importlib import import_module
 
-        return getattr(environment, name)
+        return getattr(import_module(module, __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

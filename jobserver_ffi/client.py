@@ -12,15 +12,20 @@ from .acquired import Acquired, AcquiredBatch, ImplicitSlot, hold
 from .arguments import LARGEST_LIMIT, nanoseconds, pool_limit, whole_number
 from .create import create
 from .errors import AcquireTimeout, ClientClosed, check, error_for
+from .event import NOTHING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+    from concurrent.futures import Future
     from types import TracebackType
     from typing import Any
 
     from .environment import FromEnv
+    from .event import Others
+    from .helper import HelperThread
+    from .ready import Waitable
 
 _acquire = lib.jobserver_token_acquire
 _take = lib.jobserver_token_take
@@ -187,7 +192,7 @@ class Client:
                 if error is not None:
                     raise error
             code = function(what, max(end - monotonic_ns(), 0) if end else limit)
-        if code >= 0:
+        if code >= 0 or code == lib.JOBSERVER_READY:
             return code
         if code in (-EAGAIN, -lib.ETIMEDOUT):
             raise AcquireTimeout(ETIMEDOUT, f"no token became free within {timeout} s")
@@ -250,15 +255,18 @@ class Client:
             AcquireTimeout: Neither came in time.
         """
         nanoseconds(timeout)
+        return self._implicit_slot() or self.acquire(timeout)
+
+    def _implicit_slot(self) -> Acquired | None:
+        """The process's implicit slot, if it has one that is free."""
         try:
             cell = self._cells.pop()
         except IndexError:
             cell = self._new_cell()
-        serial = lib.jobserver_token_acquire_implicit(cell)
-        if serial > 0:
+        if lib.jobserver_token_acquire_implicit(cell) > 0:
             return hold(ImplicitSlot(), self, cell)
         self._cells.append(cell)
-        return self.acquire(timeout)
+        return None
 
     def acquire_many(self, maximum: int, *, minimum: int = 1, timeout: float | None = None) -> AcquiredBatch:
         """Takes between `minimum` and `maximum` tokens at once, waiting until the minimum is there.
@@ -281,6 +289,14 @@ class Client:
         if self._limit is not None and minimum > self._limit:
             raise ValueError(f"minimum={minimum}: this pool has only {self._limit} tokens, so they never come")
         nanoseconds(timeout)
+        batch = self._acquire_many_or(NOTHING, maximum, minimum, timeout)
+        assert batch is not None, "nothing else was waited for"
+        return batch
+
+    def _acquire_many_or(
+        self, others: Others, maximum: int, minimum: int, timeout: float | None = None
+    ) -> AcquiredBatch | None:
+        """The same with arguments that were checked; None, with nothing held, if something else came first."""
         room = min(maximum, max(minimum, _MOST_AT_ONCE))
         batch = lib.jobserver_batch_new(self._handle, min(room, LARGEST_LIMIT))
         if batch == ffi.NULL:
@@ -288,7 +304,7 @@ class Client:
         batch = ffi.gc(batch, lib.jobserver_batch_free)
 
         def take(batch: Any, limit: int) -> int:
-            return lib.jobserver_batch_acquire(batch, minimum, limit)
+            return lib.jobserver_batch_acquire_or(batch, minimum, limit, *others)
 
         try:
             count = self._wait(take, batch, -EINTR, timeout)
@@ -296,7 +312,63 @@ class Client:
             # At once, not when the last traceback is gone. Should it fail, the destructor tries again and tells.
             lib.jobserver_batch_release(batch)
             raise
+        if count == lib.JOBSERVER_READY:
+            check(lib.jobserver_batch_release(batch))
+            return None
         return AcquiredBatch(self, batch, count)
+
+    def _acquire_or(self, others: Others, timeout: float | None = None) -> Acquired | None:
+        """Takes a token, as `acquire`; None if something else came first."""
+        try:
+            cell = self._cells.pop()
+        except IndexError:
+            cell = self._new_cell()
+
+        def take(cell: Any, limit: int) -> int:
+            return lib.jobserver_token_acquire_or(cell, limit, *others)
+
+        code = take(cell, -1) if timeout is None else -EINTR
+        if code <= 0 and self._wait(take, cell, code, timeout) == lib.JOBSERVER_READY:
+            self._cells.append(cell)
+            return None
+        return hold(Acquired(), self, cell)
+
+    def into_helper_thread(self, callback: Callable[[Future[Acquired]], object]) -> HelperThread:
+        """Starts a thread that waits for tokens, for a program that has other things to do.
+
+        The client stays usable, and may have several helpers. Close them before the client.
+
+        Args:
+            callback: Is called in that thread with a `concurrent.futures.Future`, already done, for each request of
+                `HelperThread.request_token`. What it raises goes to `threading.excepthook`.
+        """
+        from .helper import HelperThread
+
+        return HelperThread(self, callback)
+
+    def slot_or_ready(
+        self, others: Iterable[Waitable], timeout: float | None = None
+    ) -> tuple[Acquired | None, list[Waitable]]:
+        """Waits for a slot, or until a child exits or a descriptor becomes readable: what a scheduler's loop needs.
+
+        What is ready is looked for first, so children are never left unreaped for the sake of more jobs. The wait
+        itself is exclusive, as that of `acquire`: a token wakes one waiter.
+
+        Args:
+            others: Children (`subprocess.Popen`), and descriptors, as numbers or as objects with `fileno()`. On Windows
+                children and handles.
+            timeout: Seconds to wait at most; 0 only looks; None or infinity waits for ever.
+
+        Returns:
+            The slot (the implicit one if it is free, else a token, see `slot`) and an empty list; or None and those of
+            `others` that are ready; or, after the timeout, None and an empty list.
+
+        Raises:
+            Unsupported: A pool that this system cannot read without blocking.
+        """
+        from .ready import slot_or_ready
+
+        return slot_or_ready(self, others, timeout)
 
     def acquire_raw(self, timeout: float | None = None) -> int:
         """Takes a token and returns its byte, for callers that keep tokens in places of their own.

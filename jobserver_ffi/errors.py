@@ -29,6 +29,10 @@ class ClientClosed(JobserverError):
     """The client was closed."""
 
 
+class HelperClosed(JobserverError):
+    """The thread or task that would have waited for the token is not there any more."""
+
+
 class OverRelease(JobserverError):
     """A token was to be given back that this process has not taken."""
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 from ._core import lib
+
+if TYPE_CHECKING:
+    import subprocess
 
 assert sys.platform == "win32"
 
@@ -27,3 +31,18 @@ def system_error(code: int) -> OSError:
     import ctypes
 
     return OSError(0, ctypes.FormatError(code).strip(), None, code)
+
+
+def handle(other: subprocess.Popen[Any] | object) -> int:
+    """The handle of a child or another object, by which one can wait for it."""
+    found = getattr(other, "_handle", other)
+    if not isinstance(found, int):
+        raise TypeError(f"{other!r}: on Windows one can wait for a child or for a handle (a number)")
+    return int(found)
+
+
+def is_signalled(number: int) -> bool:
+    """Whether what the handle leads to is signalled: a process has ended, an event is set."""
+    import _winapi
+
+    return _winapi.WaitForSingleObject(number, 0) == _winapi.WAIT_OBJECT_0

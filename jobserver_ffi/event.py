@@ -1,0 +1,46 @@
+"""`Event`: wakes one thread of this process that waits in the core, for a token or for nothing else."""
+
+from __future__ import annotations
+
+from ._core import ffi, lib
+from .errors import check
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+    Others: TypeAlias = tuple[Any, int]
+    """Things beside a token that end a wait, as the core takes them: an `intptr_t[]`, and how many are in it."""
+
+NOTHING: Others = (ffi.NULL, 0)
+
+
+class Event:
+    """A flag that a thread can wait for together with a token, which `threading.Event` cannot.
+
+    Setting it is thread-safe and never blocks. A forked child can set none of its parent's.
+    """
+
+    __slots__ = ("_handle", "_waitable", "others")
+
+    others: Others
+    """This event, as what ends a wait for a token."""
+
+    def __init__(self) -> None:
+        out = ffi.new("jobserver_event **")
+        check(lib.jobserver_event_new(out))
+        self._handle = ffi.gc(out[0], lib.jobserver_event_free)
+        self._waitable = ffi.new("intptr_t[1]", [lib.jobserver_event_waitable(self._handle)])
+        self.others = (self._waitable, 1)
+
+    def set(self) -> None:
+        """Wakes who waits; it stays set until `clear`."""
+        lib.jobserver_event_set(self._handle)
+
+    def clear(self) -> None:
+        """Makes the next wait sleep. Look afterwards at what the event tells of, not before."""
+        lib.jobserver_event_clear(self._handle)
+
+    def wait(self) -> None:
+        """Sleeps until the event is set, or a signal comes."""
+        lib.jobserver_event_wait(self._handle)
