@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
 
 from ._core import lib
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
+    from typing import Any
 
 assert sys.platform == "win32"
 
@@ -19,11 +20,14 @@ def end_waits_on_interrupt() -> None:
     Ctrl-C comes in a thread of its own. CPython's handler sets an event there, which its own waits look at too.
     PyPy has no such event: there Python's handler runs when the wait is over.
     """
-    import threading
+    import _thread
 
+    # Without that module there are no other threads yet, and importing it costs as much as all of this package.
+    threading = sys.modules.get("threading")
+    main_thread = _thread.get_ident() if threading is None else threading.main_thread().ident
     library = getattr(sys, "dllhandle", None)
     if library is not None:
-        lib.jobserver_interrupt_from(library, b"_PyOS_SigintEvent", threading.main_thread().ident or 0)
+        lib.jobserver_interrupt_from(library, b"_PyOS_SigintEvent", main_thread)
 
 
 def system_error(code: int) -> OSError:

@@ -251,4 +251,4 @@ LIST_OPEN = [
 
 def ends(client: Client) -> set[int]:
     """The descriptors that a pool's address names."""
-    return set() if client.auth.startswith("fifo:") else set(map(int, client.auth.split(",")))
+    return set(map(int, client.auth.split(","))) if "," in client.auth else set()

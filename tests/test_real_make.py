@@ -109,6 +109,7 @@ def test_a_build_that_starts_after_its_client_is_gone(server: str, end: str, tmp
     counter.check()
 
 
+@pytest.mark.needs("/proc")
 @every_server
 def test_threads_that_start_builds_at_the_same_time(server: str, tmp_path: Path) -> None:
     """Other pools come and go meanwhile: no child gets a descriptor or a token of another pool."""
@@ -131,6 +132,7 @@ def test_threads_that_start_builds_at_the_same_time(server: str, tmp_path: Path)
     counter.check()
 
 
+@pytest.mark.needs("sh")
 @every_server
 def test_a_build_that_fails_gives_all_back(server: str, tmp_path: Path) -> None:
     style, command = make_of(server, tmp_path)
@@ -166,8 +168,6 @@ def test_what_make_does_to_the_flags_of_our_pipe_does_not_disturb_us(server: str
 # In a recipe: what the pool has, how it was found, and the status flags of the descriptors that make handed on.
 SURVEY = """
 def flags():
-    import fcntl
-
     return [fcntl.fcntl(int(end), fcntl.F_GETFL) for end in client.auth.split(",")] if "," in client.auth else []
 before = flags()
 held = [client.slot()]
@@ -182,7 +182,7 @@ for token in held:
 with client.acquire(), client.acquire(60), client.acquire_many(9):
     pass
 client.release_raw(client.acquire_raw())
-client.run(["true"])
+client.run([sys.executable, "-I", "-S", "-c", ""])
 tell(free=client.available(), after=flags())
 client.close()
 """
@@ -207,6 +207,7 @@ except FromEnvError as raised:
 """
 
 
+@pytest.mark.needs("pipe")
 @pytest.mark.parametrize(
     ("server", "kind", "mend"),
     [
@@ -221,6 +222,7 @@ def test_a_recipe_without_a_plus_is_told_the_mend(server: str, kind: str, mend: 
     assert "MAKEFLAGS" in told["message"]
 
 
+@pytest.mark.needs("fifo")
 def test_a_recipe_without_a_plus_reaches_a_fifo(tmp_path: Path) -> None:
     """Make does not hide a fifo from recipes that are not marked."""
     (told,) = Recipe(tmp_path, ("", TELL_ERROR)).run([*server_command("4.4.1 fifo")[1], "-j4"])
@@ -242,6 +244,7 @@ tell(implicit=slot.implicit, status=done.returncode, auth=client.auth, free=clie
 """
 
 
+@pytest.mark.needs("fifo")
 @pytest.mark.parametrize(
     ("server", "place"), [*((server, "plain") for server in MAKE_SERVERS), ("4.4.1 fifo", "a blank")]
 )
@@ -273,5 +276,5 @@ def test_a_recipe_that_ends_with_tokens_in_its_hands(server: str, end: str, tmp_
 def test_make_tells_of_a_token_that_is_lost(server: str, tmp_path: Path) -> None:
     """The witness for the tests above: had they lost a token, make would have said so."""
     Recipe(tmp_path, ("+", "client.acquire_raw()"))
-    done = subprocess.run([*server_command(server)[1], "-j4"], cwd=tmp_path, **FOR_MAKE, **captured({}))
+    done = subprocess.run([*server_command(server)[1], "-j4"], cwd=tmp_path, **captured({}))
     assert "INTERNAL: Exiting with 3 jobserver tokens available; should be 4!" in done.stderr

@@ -20,6 +20,8 @@ from jobserver_ffi.makeflags import parse
 from .command import JOBSERVER, Done, Running, descriptors_of, python, run, script
 from .conftest import missing
 
+pytestmark = pytest.mark.needs("sh")
+
 # A command that tells what it sees of its surroundings.
 WITNESS = """\
 import json, os, sys
