@@ -117,5 +117,6 @@ void jobserver_implicit_give_back(void);
 bool jobserver_implicit_lend(void);
 void jobserver_implicit_unlend(void);
 void jobserver_implicit_forked(void);
+void jobserver_implicit_unwatch(const jobserver_event *event); /* before an event is freed */
 
 #endif

@@ -116,6 +116,10 @@ void jobserver_event_clear(jobserver_event *event);
 int jobserver_event_wait(jobserver_event *event);
 intptr_t jobserver_event_waitable(const jobserver_event *event);
 
+/* Whether this process owns an implicit slot; and an event that is set whenever the slot becomes free. */
+int jobserver_implicit_owned(void);
+int jobserver_implicit_watch(jobserver_event *event);
+
 /* Windows: what ends the waits of one thread, as signals do elsewhere (JOBSERVER_UNSUPPORTED). */
 int jobserver_interrupt_from(intptr_t library, const char *function, unsigned thread);
 

@@ -56,6 +56,7 @@ void jobserver_event_close(jobserver_event *event) {
 }
 
 void jobserver_event_free(jobserver_event *event) {
+    jobserver_implicit_unwatch(event);
     jobserver_event_close(event);
     free(event);
 }

@@ -51,3 +51,18 @@ def pool_limit(limit: object) -> int:
     if not 0 <= number <= LARGEST_LIMIT:
         raise ValueError(f"limit={number}: a number of tokens from 0 to {LARGEST_LIMIT} is wanted")
     return number
+
+
+def batch_size(maximum: object, minimum: object, limit: int | None) -> tuple[int, int]:
+    """How many tokens to take at once, if a pool with this limit (None: not known) can give so many.
+
+    Raises:
+        TypeError: One is no whole number.
+        ValueError: The minimum is below 1, above the maximum or above the limit.
+    """
+    most, fewest = whole_number("maximum", maximum), whole_number("minimum", minimum)
+    if not 1 <= fewest <= most:
+        raise ValueError(f"minimum={fewest}, maximum={most}: the minimum must be from 1 to the maximum")
+    if limit is not None and fewest > limit:
+        raise ValueError(f"minimum={fewest}: this pool has only {limit} tokens, so they never come")
+    return most, fewest

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from errno import EAGAIN, EINTR, ETIMEDOUT
+from errno import EAGAIN, EINTR
 from time import monotonic_ns
 
 from ._core import ffi, lib
 from .acquired import Acquired, AcquiredBatch, ImplicitSlot, hold
-from .arguments import LARGEST_LIMIT, nanoseconds, pool_limit, whole_number
+from .arguments import LARGEST_LIMIT, batch_size, nanoseconds, pool_limit, whole_number
 from .create import create
-from .errors import AcquireTimeout, ClientClosed, check, error_for
+from .errors import ClientClosed, check, error_for, timed_out
 from .event import NOTHING
 
 TYPE_CHECKING = False
@@ -195,7 +195,7 @@ class Client:
         if code >= 0 or code == lib.JOBSERVER_READY:
             return code
         if code in (-EAGAIN, -lib.ETIMEDOUT):
-            raise AcquireTimeout(ETIMEDOUT, f"no token became free within {timeout} s")
+            raise timed_out(timeout)
         raise error_for(code)
 
     def _error(self, code: int) -> Exception:
@@ -255,7 +255,14 @@ class Client:
             AcquireTimeout: Neither came in time.
         """
         nanoseconds(timeout)
-        return self._implicit_slot() or self.acquire(timeout)
+        slot = self._implicit_slot()
+        if slot is not None:
+            return slot
+        if not lib.jobserver_implicit_owned():
+            return self.acquire(timeout)
+        from .ready import wait_for_slot
+
+        return wait_for_slot(self, timeout)
 
     def _implicit_slot(self) -> Acquired | None:
         """The process's implicit slot, if it has one that is free."""
@@ -283,11 +290,7 @@ class Client:
             AcquireTimeout: The minimum was not there in time; nothing is held.
             Unsupported: With a minimum above 1: a pool that this process cannot lock (a socket, another user's pipe).
         """
-        maximum, minimum = whole_number("maximum", maximum), whole_number("minimum", minimum)
-        if not 1 <= minimum <= maximum:
-            raise ValueError(f"minimum={minimum}, maximum={maximum}: the minimum must be from 1 to the maximum")
-        if self._limit is not None and minimum > self._limit:
-            raise ValueError(f"minimum={minimum}: this pool has only {self._limit} tokens, so they never come")
+        maximum, minimum = batch_size(maximum, minimum, self._limit)
         nanoseconds(timeout)
         batch = self._acquire_many_or(NOTHING, maximum, minimum, timeout)
         assert batch is not None, "nothing else was waited for"

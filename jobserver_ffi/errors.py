@@ -87,6 +87,11 @@ _WITH_ERRNO: dict[int, tuple[type[OSError], int, str]] = {
 }
 
 
+def timed_out(timeout: float | None) -> AcquireTimeout:
+    """The error of a wait that lasted so many seconds in vain."""
+    return AcquireTimeout(errno.ETIMEDOUT, f"no token became free within {timeout} s")
+
+
 def error_for(code: int) -> Exception:
     """The exception for a result of the C core.
 

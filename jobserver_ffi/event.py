@@ -19,6 +19,9 @@ class Event:
     """A flag that a thread can wait for together with a token, which `threading.Event` cannot.
 
     Setting it is thread-safe and never blocks. A forked child can set none of its parent's.
+
+    Args:
+        when_implicit_slot_is_free: Set it also each time the process's implicit slot is given back.
     """
 
     __slots__ = ("_handle", "_waitable", "others")
@@ -26,12 +29,19 @@ class Event:
     others: Others
     """This event, as what ends a wait for a token."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, when_implicit_slot_is_free: bool = False) -> None:
         out = ffi.new("jobserver_event **")
         check(lib.jobserver_event_new(out))
         self._handle = ffi.gc(out[0], lib.jobserver_event_free)
+        if when_implicit_slot_is_free:
+            check(lib.jobserver_implicit_watch(self._handle))
         self._waitable = ffi.new("intptr_t[1]", [lib.jobserver_event_waitable(self._handle)])
         self.others = (self._waitable, 1)
+
+    @property
+    def waitable(self) -> int:
+        """A descriptor that is readable while the event is set, on Windows a handle; only to wait for."""
+        return int(self._waitable[0])
 
     def set(self) -> None:
         """Wakes who waits; it stays set until `clear`."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 import sys
 import threading
 import warnings
-import weakref
 from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from .acquired import Acquired
+from .background import BackgroundThread
 from .errors import HelperClosed
 from .event import Event
 
@@ -29,13 +28,11 @@ class HelperThread:
     survive a fork: in a child every request raises `HelperClosed`. When the interpreter exits it is closed.
     """
 
-    __slots__ = ("__weakref__", "_queue", "_thread")
+    __slots__ = ("_queue", "_thread")
 
     def __init__(self, client: Client, callback: Callable[[Future[Acquired]], object]) -> None:
         self._queue = _Queue(client, callback)
-        self._thread = threading.Thread(target=self._queue.serve, name="jobserver-helper", daemon=True)
-        self._thread.start()
-        _open.add(self)
+        self._thread = BackgroundThread("jobserver-helper", self._queue.serve, self._queue.close)
 
     def request_token(self) -> Future[Acquired]:
         """Asks for one token. Does not block.
@@ -58,10 +55,7 @@ class HelperThread:
         It waits for a callback that runs at this moment, and for no other: requests that are still open are cancelled,
         and a token that was not handed over goes back into the pool. Called by the callback itself it does not wait.
         """
-        self._queue.close()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
-        _open.discard(self)
+        self._thread.close()
 
     def __enter__(self) -> HelperThread:
         return self
@@ -78,18 +72,6 @@ class HelperThread:
 
     def __repr__(self) -> str:
         return f"<HelperThread of {self._queue.client!r}{' closed' if self._queue.closed else ''}>"
-
-
-_open: weakref.WeakSet[HelperThread] = weakref.WeakSet()
-
-
-def _close_all() -> None:
-    """The threads must not touch Python any more when the interpreter is taken down."""
-    for helper in list(_open):
-        helper.close()
-
-
-atexit.register(_close_all)
 
 
 class _Queue:

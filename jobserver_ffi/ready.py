@@ -6,12 +6,14 @@ import os
 import select
 import sys
 from contextlib import ExitStack
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from ._core import ffi
 from .acquired import Acquired
 from .arguments import nanoseconds
-from .errors import AcquireTimeout
+from .errors import AcquireTimeout, Unsupported, timed_out
+from .event import Event
 
 if TYPE_CHECKING:
     import subprocess
@@ -36,17 +38,36 @@ def slot_or_ready(client: Client, others: Iterable[W], timeout: float | None) ->
     nanoseconds(timeout)
     with ExitStack() as opened:
         watched = [(descriptor(other, opened), other) for other in others]
-        found = ready(watched)
-        if found:
-            return None, found
-        slot = client._implicit_slot()
-        if slot is None:
-            waitables = ffi.new("intptr_t[]", [number for number, _ in watched])
+        event = Event(when_implicit_slot_is_free=True)
+        waitables = ffi.new("intptr_t[]", [*(number for number, _ in watched), event.waitable])
+        end = monotonic() + timeout if timeout is not None else None
+        while True:
+            found = ready(watched)
+            if found:
+                return None, found
+            event.clear()
+            left = None if end is None else max(end - monotonic(), 0)
             try:
-                slot = client._acquire_or((waitables, len(watched)), timeout)
+                slot = client._implicit_slot() or client._acquire_or((waitables, len(watched) + 1), left)
             except AcquireTimeout:
                 return None, ready(watched)
-        return slot, [] if slot is not None else ready(watched)
+            if slot is not None:
+                return slot, []
+
+
+def wait_for_slot(client: Client, timeout: float | None) -> Acquired:
+    """Waits for a token or the implicit slot, which this process owns."""
+    slot: Acquired | None = None
+    while slot is None:
+        try:
+            slot, _ = slot_or_ready(client, (), timeout)
+        except Unsupported:
+            if timeout is not None:
+                raise
+            return client.acquire()
+        if slot is None and timeout is not None:
+            raise timed_out(timeout)
+    return slot
 
 
 def descriptor(other: Waitable, opened: ExitStack) -> int:
@@ -74,7 +95,8 @@ def child_descriptor(child: subprocess.Popen[Any], opened: ExitStack) -> int:
 
 def exit_descriptor(pid: int, opened: ExitStack) -> int:
     """A pidfd on Linux, a kqueue on macOS and the BSDs."""
-    if hasattr(os, "pidfd_open"):
+    assert sys.platform != "win32"
+    if sys.platform == "linux":
         pidfd = os.pidfd_open(pid)
         opened.callback(os.close, pidfd)
         return pidfd

@@ -19,7 +19,7 @@ from .conftest import TokenPipe
 from .overlap import FOR_MAKE, MAKE_SERVERS, JobCounter, Recipe, captured, python, quiet, server_command
 
 NewPipe = Callable[[bytes], TokenPipe]
-STYLES = ["pipe", "fifo"]
+STYLES = ["pipe", "fifo", "semaphore"]
 every_style = pytest.mark.parametrize("style", STYLES)
 every_server = pytest.mark.parametrize("server", MAKE_SERVERS)
 
@@ -169,9 +169,9 @@ def test_client_of_myself(style: str) -> None:
 # try_acquire, the address and the parser.
 
 
-@pytest.mark.parametrize("pool", [*STYLES, "inherited"])
-def test_try_acquire(pool: str, whole: NewPipe) -> None:
-    with whole(b"1").client() if pool == "inherited" else Client(1, style=pool) as client:
+@pytest.mark.parametrize("style", [*STYLES, "inherited"])
+def test_try_acquire(style: str, whole: NewPipe) -> None:
+    with whole(b"1").client() if style == "inherited" else Client(1, style=style) as client:
         raw = client.acquire().drop_without_releasing()
         assert client.try_acquire() is None
         client.release_raw(raw)
