@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "internal.h"
+
 static _Atomic intptr_t interrupt_event;
 static _Atomic DWORD interrupted_thread;
 
@@ -124,6 +126,7 @@ int jobserver_event_new(jobserver_event **out) {
 }
 
 void jobserver_event_free(jobserver_event *event) {
+    jobserver_implicit_unwatch(event);
     CloseHandle(event->handle);
     free(event);
 }

@@ -95,7 +95,6 @@ def child_descriptor(child: subprocess.Popen[Any], opened: ExitStack) -> int:
 
 def exit_descriptor(pid: int, opened: ExitStack) -> int:
     """A pidfd on Linux, a kqueue on macOS and the BSDs."""
-    assert sys.platform != "win32"
     if sys.platform == "linux":
         pidfd = os.pidfd_open(pid)
         opened.callback(os.close, pidfd)
