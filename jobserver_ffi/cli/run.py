@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from .. import Client
 from ..client import VARIABLES
+from ..create import STYLES
 from ..makeflags import merge, parse
 from .execute import caller_environment, cannot_run, execute, restore_signals
 from .messages import say, shown
@@ -16,10 +18,17 @@ from .messages import say, shown
 if TYPE_CHECKING:
     from ..environment import FromEnv
 
+    if sys.platform == "win32":
+        from .supervise_windows import Supervisor
+    else:
+        from .supervise import Supervisor
+
+_FOR_MAKE = ("MAKEFLAGS", "CARGO_MAKEFLAGS")
 CHECK_FAILED = 70
 NO_JOBSERVER = 125
 
-_USAGE = "jobserver run [-j N] [--style {auto,pipe,fifo}] [--check] [--] CMD [ARGUMENT ...]"
+_STYLES = ("auto", *STYLES)
+_USAGE = f"jobserver run [-j N] [--style {{{','.join(_STYLES)}}}] [--check] [--] CMD [ARGUMENT ...]"
 
 _DESCRIPTION = """\
 Runs CMD under a jobserver with N slots: make, ninja, cargo and whatever else
@@ -52,9 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--style",
-        choices=("auto", "pipe", "fifo"),
-        help="how CMD finds the jobserver: every make reads a pipe, make 4.4 and ninja 1.13 read a fifo (default: "
-        "auto, which asks make for its version)",
+        choices=_STYLES,
+        help="how CMD finds the jobserver: every make reads a pipe, make 4.4 and ninja 1.13 read a fifo; on Windows "
+        "all read a semaphore (default: auto, which asks make for its version)",
     )
     parser.add_argument(
         "--check", action="store_true", help="fail with status 70 if tokens are missing or too many when CMD is gone"
@@ -125,24 +134,43 @@ def _run_in_other(command: list[str], found: FromEnv, outer: str) -> int:
         environment = without_jobserver(environment)
         say(f"running `{shown(command[0])}` without a jobserver: {found.error}")
     try:
-        restore_signals()
-        execute(command, environment)
+        return _become(command, environment)
     except OSError as error:
         return cannot_run(command[0], error)
+
+
+def _become(command: list[str], environment: dict[str, str]) -> int:
+    """Lets CMD be this process; Windows cannot replace one by another, so there it is a child in a job with it.
+
+    Raises:
+        OSError: Why it cannot be started.
+    """
+    if sys.platform != "win32":
+        restore_signals()
+        execute(command, environment)
+    return _supervisor().run(command, environment)
+
+
+def _supervisor() -> Supervisor:
+    """What runs CMD as a child, for this system."""
+    if sys.platform == "win32":
+        from .supervise_windows import Supervisor
+    else:
+        from .supervise import Supervisor
+    return Supervisor()
 
 
 def _run_in_own(parser: argparse.ArgumentParser, arguments: argparse.Namespace, command: list[str]) -> int:
     """Makes a jobserver and runs CMD under it."""
     from ..children import without_jobserver
     from ..cpus import usable_cpus
-    from .supervise import Supervisor
-    from .tools import style_for
+    from .tools import is_make, is_ninja, style_for
 
     jobs: int = arguments.jobs or usable_cpus()
     environment = without_jobserver(caller_environment())
     style = style_for(command, environment) if arguments.style in (None, "auto") else arguments.style
     _warn_of_own_jobs(command)
-    supervisor = Supervisor()
+    supervisor = _supervisor()
     try:
         client = Client(jobs - 1, style=style)
     except ValueError:
@@ -153,7 +181,7 @@ def _run_in_own(parser: argparse.ArgumentParser, arguments: argparse.Namespace, 
         say(f"cannot make a jobserver of style {style}: {error.strerror}{mend}")
         return NO_JOBSERVER
     with client:
-        for name in VARIABLES:
+        for name in _FOR_MAKE if is_make(command[0]) or is_ninja(command[0]) else VARIABLES:
             environment[name] = merge(environment.get(name, ""), client.auth, jobs)
         for descriptor in client._descriptors:
             os.set_inheritable(descriptor, True)

@@ -6,14 +6,15 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from ..create import STYLES
 from ..makeflags import escape, parse
 from .messages import say, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_MAKE = re.compile(r"(b|g|gnu|p|re)?make(-?\d+(\.\d+)*)?")
-_NINJA = re.compile(r"ninja(-build)?(-?\d+(\.\d+)*)?")
+_MAKE = re.compile(r"(b|g|gnu|p|re)?make(-?\d+(\.\d+)*)?(\.exe)?")
+_NINJA = re.compile(r"ninja(-build)?(-?\d+(\.\d+)*)?(\.exe)?")
 _NINJA_WITH_ARGUMENT = "Cdfjkltw"
 
 _FIRST_WITH_FIFO = (4, 4)
@@ -22,12 +23,12 @@ _LONGEST_ANSWER = 5  # seconds that a make may take to tell its version
 
 def is_make(program: str) -> bool:
     """Whether a program is a make, by its name."""
-    return _MAKE.fullmatch(os.path.basename(program)) is not None
+    return _MAKE.fullmatch(os.path.normcase(os.path.basename(program))) is not None
 
 
 def is_ninja(program: str) -> bool:
     """Whether a program is a ninja, by its name."""
-    return _NINJA.fullmatch(os.path.basename(program)) is not None
+    return _NINJA.fullmatch(os.path.normcase(os.path.basename(program))) is not None
 
 
 def style_for(command: Sequence[str], environment: Mapping[str, str]) -> str:
@@ -40,8 +41,10 @@ def style_for(command: Sequence[str], environment: Mapping[str, str]) -> str:
         environment: The environment to ask in.
 
     Returns:
-        "fifo" where the make is GNU make 4.4 or newer, or there is none; else "pipe".
+        The system's only one, or "fifo" where the make is GNU make 4.4 or newer, or there is none; else "pipe".
     """
+    if len(STYLES) == 1:
+        return STYLES[0]
     version = make_version(command[0] if is_make(command[0]) else "make", environment)
     return "fifo" if version is None or version >= _FIRST_WITH_FIFO else "pipe"
 
