@@ -1,57 +1,23 @@
-/* A fifo that this process made: in a private directory, and without leftovers of processes that died. */
+/* A fifo that this process made: where its user said, or in a private directory. */
 #include "posix.h"
 
 #if !defined(_WIN32)
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define DIRECTORY_PREFIX "jobserver-ffi-"
 #define FIFO_NAME "jobserver"
 
-/* How often a new directory may be swept away by another process before its owner has locked it. */
-#define MOST_TRIES 100
-
-/*
- * The owner holds a lock on the private directory as long as it lives, so that others can tell a directory that is in
- * use from one that was left behind, across process number spaces and whatever the reuse of process numbers.
- */
 struct jobserver_fifo {
     char *path;
-    char *directory; /* the private one, or null */
-    int lock;        /* on it, or -1 */
-    dev_t device;    /* what the path led to when it was made */
+    struct jobserver_directory *directory; /* the private one, or null */
+    dev_t device;                          /* what the path led to when it was made */
     ino_t number;
     atomic_bool removed;
 };
-
-/* "directory/name" in memory that the caller frees, or null. */
-static char *join(const char *directory, const char *name) {
-    size_t size = strlen(directory) + strlen(name) + 2;
-    char *path = malloc(size);
-    if (path != NULL) {
-        snprintf(path, size, "%s/%s", directory, name);
-    }
-    return path;
-}
-
-/* The path from the root on, in memory that the caller frees, or null: a process may change its directory. */
-static char *absolute(const char *path) {
-    if (path[0] == '/') {
-        return strdup(path);
-    }
-    char *here = getcwd(NULL, 0);
-    char *whole = here == NULL ? NULL : join(here, path);
-    free(here);
-    return whole;
-}
 
 /* Others may have put a fifo of their own into the place of one that they removed: that one stays. */
 void jobserver_fifo_remove(struct jobserver_fifo *fifo) {
@@ -63,7 +29,7 @@ void jobserver_fifo_remove(struct jobserver_fifo *fifo) {
         unlink(fifo->path);
     }
     if (fifo->directory != NULL) {
-        rmdir(fifo->directory);
+        jobserver_directory_remove(fifo->directory);
     }
 }
 
@@ -71,11 +37,8 @@ void jobserver_fifo_free(struct jobserver_fifo *fifo) {
     if (fifo == NULL) {
         return;
     }
-    if (fifo->lock >= 0) {
-        close(fifo->lock);
-    }
+    jobserver_directory_free(fifo->directory);
     free(fifo->path);
-    free(fifo->directory);
     free(fifo);
 }
 
@@ -105,18 +68,14 @@ static int finish(struct jobserver_fifo *fifo, int result, struct jobserver_fifo
         result = -ENOMEM;
     }
     if (fifo->directory != NULL) {
-        rmdir(fifo->directory);
+        jobserver_directory_remove(fifo->directory);
     }
     jobserver_fifo_free(fifo);
     return result;
 }
 
 static struct jobserver_fifo *fifo_new(void) {
-    struct jobserver_fifo *fifo = calloc(1, sizeof *fifo);
-    if (fifo != NULL) {
-        fifo->lock = -1;
-    }
-    return fifo;
+    return calloc(1, sizeof(struct jobserver_fifo));
 }
 
 int jobserver_fifo_create(const char *path, struct jobserver_fifo **out, char **own_path) {
@@ -124,97 +83,8 @@ int jobserver_fifo_create(const char *path, struct jobserver_fifo **out, char **
     if (fifo == NULL) {
         return -ENOMEM;
     }
-    fifo->path = absolute(path);
+    fifo->path = jobserver_absolute_path(path);
     return finish(fifo, 0, out, own_path);
-}
-
-/* Whether the name still leads to the directory that is open. */
-static bool still_there(const char *path, int open_directory) {
-    struct stat named, opened;
-    return stat(path, &named) == 0 && fstat(open_directory, &opened) == 0 && named.st_dev == opened.st_dev &&
-           named.st_ino == opened.st_ino;
-}
-
-/* Opens a directory of this user without following a link. A descriptor, or a negated errno. */
-static int open_directory(int parent, const char *name) {
-    int descriptor = jobserver_above_standard(openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-    struct stat status;
-    if (descriptor < 0) {
-        return -errno;
-    }
-    if (fstat(descriptor, &status) < 0 || status.st_uid != geteuid()) {
-        close(descriptor);
-        return -EPERM;
-    }
-    return descriptor;
-}
-
-/* Removes the directory if its owner is gone, which is so when nobody holds the lock. */
-static void remove_if_abandoned(int parent, const char *name) {
-    int directory = open_directory(parent, name);
-    if (directory < 0) {
-        return;
-    }
-    if (flock(directory, LOCK_EX | LOCK_NB) == 0) {
-        unlinkat(directory, FIFO_NAME, 0);
-        unlinkat(parent, name, AT_REMOVEDIR);
-    }
-    close(directory);
-}
-
-/* Removes what owners that died left in the directory. */
-static void sweep(const char *directory) {
-    DIR *entries = opendir(directory);
-    if (entries == NULL) {
-        return;
-    }
-    struct dirent *entry;
-    while ((entry = readdir(entries)) != NULL) {
-        if (strncmp(entry->d_name, DIRECTORY_PREFIX, strlen(DIRECTORY_PREFIX)) == 0) {
-            remove_if_abandoned(dirfd(entries), entry->d_name);
-        }
-    }
-    closedir(entries);
-}
-
-/*
- * Makes fifo->directory from a template and locks it. 0, -EAGAIN if it was swept away before it was locked, or another
- * negated errno.
- */
-static int make_directory(struct jobserver_fifo *fifo) {
-    if (mkdtemp(fifo->directory) == NULL) {
-        return -errno;
-    }
-    int lock = open_directory(AT_FDCWD, fifo->directory);
-    if (lock < 0) {
-        return lock == -ENOENT ? -EAGAIN : lock;
-    }
-    while (flock(lock, LOCK_EX) < 0) {
-        if (errno != EINTR) {
-            int error = -errno;
-            close(lock);
-            return error;
-        }
-    }
-    if (!still_there(fifo->directory, lock)) {
-        close(lock);
-        return -EAGAIN;
-    }
-    fifo->lock = lock;
-    return 0;
-}
-
-/* Makes fifo->directory below another one, in as many tries as it takes. */
-static int make_directory_below(struct jobserver_fifo *fifo, const char *directory) {
-    char *template = join(directory, DIRECTORY_PREFIX "XXXXXX");
-    int result = template == NULL ? -ENOMEM : -EAGAIN;
-    for (int tries = 0; result == -EAGAIN && tries < MOST_TRIES; tries++) {
-        free(fifo->directory);
-        fifo->directory = absolute(template);
-        result = fifo->directory == NULL ? -errno : make_directory(fifo);
-    }
-    free(template);
-    return result;
 }
 
 int jobserver_fifo_create_private(const char *directory, struct jobserver_fifo **out, char **own_path) {
@@ -222,10 +92,9 @@ int jobserver_fifo_create_private(const char *directory, struct jobserver_fifo *
     if (fifo == NULL) {
         return -ENOMEM;
     }
-    sweep(directory);
-    int result = make_directory_below(fifo, directory);
+    int result = jobserver_directory_create(directory, &fifo->directory);
     if (result == 0) {
-        fifo->path = join(fifo->directory, FIFO_NAME);
+        fifo->path = jobserver_join_path(jobserver_directory_path(fifo->directory), FIFO_NAME);
     }
     return finish(fifo, result, out, own_path);
 }

@@ -38,6 +38,7 @@ enum jobserver_error {
     JOBSERVER_WRONG_DIRECTION = -10009, /* not open for reading, or not open for writing */
     JOBSERVER_READY = -10010,           /* something else that was waited for came first; nothing was taken */
     JOBSERVER_TOO_MANY = -10011,        /* the pool has all its tokens already */
+    JOBSERVER_LEASE_STATE = -10012,     /* the lease has no process yet, has one already, or has ended */
     JOBSERVER_WINDOWS = -20000          /* this minus a code of GetLastError, which has no errno */
 };
 
@@ -122,6 +123,83 @@ int jobserver_implicit_watch(jobserver_event *event);
 
 /* Windows: what ends the waits of one thread, as signals do elsewhere (JOBSERVER_UNSUPPORTED). */
 int jobserver_interrupt_from(intptr_t library, const char *function, unsigned thread);
+
+/*
+ * Leases: a broker gives each process that it serves pipes of the process's own, and moves tokens between them and its
+ * pool. So it knows what each holds, and has it back when the process is gone. One thread serves, in
+ * jobserver_broker_serve; all other functions may be called from any. Not on Windows (JOBSERVER_UNSUPPORTED). A forked
+ * child can only free what it inherits.
+ */
+typedef struct jobserver_broker jobserver_broker;
+typedef struct jobserver_lease jobserver_lease;
+
+enum jobserver_lease_style { JOBSERVER_LEASE_PIPE, JOBSERVER_LEASE_FIFO };
+
+enum jobserver_lease_state {
+    JOBSERVER_LEASE_OPEN,    /* has no slot yet */
+    JOBSERVER_LEASE_QUEUED,  /* waits for the slots to start with */
+    JOBSERVER_LEASE_STARTED, /* has the slot that its process runs on, and is offered tokens */
+    JOBSERVER_LEASE_ORPHANS, /* its process is gone, processes that it started are not */
+    JOBSERVER_LEASE_ENDED    /* all that it had is back in the pool */
+};
+
+typedef struct jobserver_lease_terms {
+    int style;              /* an enum jobserver_lease_style */
+    int minimum;            /* slots that are set aside for it from its start to its end, its process's included */
+    int maximum;            /* slots that it has at most, or 0 for no limit of its own */
+    double weight;          /* its share of what several want, beside the others' weights */
+    int life_line;          /* whether processes that its process leaves behind are waited for */
+    int64_t orphan_timeout; /* how long they are waited for */
+} jobserver_lease_terms;
+
+typedef struct jobserver_lease_report {
+    int state;             /* an enum jobserver_lease_state */
+    int queued_before;     /* leases that wait in front of it */
+    int slots;             /* in use: the tokens that it holds, and its process's slot */
+    int untaken;           /* tokens that it is offered */
+    int peak;              /* the most slots that were in use at once */
+    int lost;              /* tokens that it held when its process had gone */
+    int orphaned;          /* whether processes were left behind: 1 all gone in time, 2 not */
+    int64_t taken;         /* tokens taken in all, so far as it was seen */
+    int64_t waits;         /* how often there was no token to offer after it had taken the last one */
+    int64_t over_released; /* bytes given back beyond what was taken */
+    int64_t foreign;       /* bytes given back that are no token of this pool */
+    int64_t slot_time;     /* nanoseconds that slots were in use, added up */
+    int64_t queue_time;    /* nanoseconds between asking for the first slot and getting it */
+} jobserver_lease_report;
+
+typedef struct jobserver_broker_report {
+    int limit;
+    int in_use; /* slots; more than the limit while a smaller one waits for jobs to end */
+    int queued; /* leases that wait for their first slot */
+} jobserver_broker_report;
+
+int jobserver_broker_create(const char *directory, int limit, jobserver_broker **broker);
+int jobserver_broker_serve(jobserver_broker *broker);
+void jobserver_broker_stop(jobserver_broker *broker);
+void jobserver_broker_free(jobserver_broker *broker);
+int jobserver_broker_resize(jobserver_broker *broker, int limit);
+int jobserver_broker_describe(jobserver_broker *broker, jobserver_broker_report *report);
+
+/*
+ * A lease is owned by the caller, who gives it up with jobserver_lease_free, before the broker. From its opening on its
+ * address is known; the three descriptors (-1 for none) are open until jobserver_lease_spawned: read end, write end,
+ * life line. Starting waits for the slots, also after -EINTR in the same place; giving up frees the place, or the slots
+ * if no process has used them.
+ */
+int jobserver_lease_open(jobserver_broker *broker, const jobserver_lease_terms *terms, jobserver_lease **lease);
+void jobserver_lease_free(jobserver_lease *lease);
+int jobserver_lease_descriptors(jobserver_lease *lease, int descriptors[3]);
+int jobserver_lease_path(jobserver_lease *lease, char *path, size_t size);
+int jobserver_lease_start(jobserver_lease *lease, int64_t timeout);
+void jobserver_lease_give_up(jobserver_lease *lease);
+int jobserver_lease_spawned(jobserver_lease *lease, int process);
+int jobserver_lease_end(jobserver_lease *lease);
+int jobserver_lease_wait(jobserver_lease *lease, int64_t timeout);
+int jobserver_lease_describe(jobserver_lease *lease, jobserver_lease_report *report);
+
+/* For a program of one's own that runs a command: what the command leaves behind becomes a child of this process. */
+int jobserver_adopt_orphans(void);
 
 /* [/declarations] */
 

@@ -91,6 +91,28 @@ int jobserver_write_if_ready(int descriptor, const unsigned char *bytes, size_t 
 /* What is left until the deadline in milliseconds, rounded up; -1 for none. */
 int jobserver_milliseconds_left(int64_t deadline);
 
+/*
+ * directory.c: a private directory for fifos, below another one. It is this process's as long as the structure lives;
+ * removing needs it to be empty. Others that are found beside it and whose owners died are removed, with their fifos.
+ */
+struct jobserver_directory;
+int jobserver_directory_create(const char *parent, struct jobserver_directory **directory);
+const char *jobserver_directory_path(const struct jobserver_directory *directory);
+void jobserver_directory_remove(const struct jobserver_directory *directory);
+void jobserver_directory_free(struct jobserver_directory *directory);
+
+/* Paths in memory that the caller frees, or null: "directory/name"; and the path from the root on. */
+char *jobserver_join_path(const char *directory, const char *name);
+char *jobserver_absolute_path(const char *path);
+
+/* A pipe that this process alone has: close-on-exec, not blocking, above the standard streams. 0 or a negated errno. */
+int jobserver_private_pipe(int ends[2]);
+
+/* posix_lease.c: whether a child has ended or has been waited for, without waiting for it. */
+bool jobserver_has_exited(int process);
+
+/* posix_lease.c: how long to sleep between two looks, after `last` (0: the first): long if nothing moves. */
+int64_t jobserver_tick(int64_t last, bool busy);
 /* A description of the pool of its own, for flock, or JOBSERVER_UNSUPPORTED. */
 int jobserver_system_open_lock(jobserver_channel *channel);
 

@@ -13,7 +13,9 @@ from .errors import (
     ClientClosed,
     HelperClosed,
     JobserverError,
+    LeaseBusy,
     OverRelease,
+    PoolClosed,
     PoolFull,
     PoolGone,
     Unsupported,
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from .environment import FromEnv, FromEnvError, FromEnvErrorKind
     from .executor import JobserverExecutor
     from .helper import HelperThread
+    from .lease import Lease, LeaseReport
+    from .pool import Pool, PoolStatus
 
 __all__ = [
     "AcquireTimeout",
@@ -39,9 +43,15 @@ __all__ = [
     "HelperThread",
     "JobserverError",
     "JobserverExecutor",
+    "Lease",
+    "LeaseBusy",
+    "LeaseReport",
     "OverRelease",
+    "Pool",
+    "PoolClosed",
     "PoolFull",
     "PoolGone",
+    "PoolStatus",
     "Unsupported",
 ]
 
@@ -52,6 +62,10 @@ _ON_FIRST_USE = {
     "FromEnvErrorKind": ".environment",
     "HelperThread": ".helper",
     "JobserverExecutor": ".executor",
+    "Lease": ".lease",
+    "LeaseReport": ".lease",
+    "Pool": ".pool",
+    "PoolStatus": ".pool",
 }
 
 

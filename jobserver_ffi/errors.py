@@ -49,6 +49,14 @@ class PoolFull(JobserverError, BlockingIOError):
     """A token did not fit back into the pool, so it is still held."""
 
 
+class PoolClosed(JobserverError):
+    """The pool was closed, or this process was forked from the one that has it."""
+
+
+class LeaseBusy(JobserverError):
+    """A lease cannot be closed while its process runs, nor be given a second one."""
+
+
 _MESSAGES: dict[int, tuple[type[JobserverError], str]] = {
     lib.JOBSERVER_CLOSED: (ClientClosed, "this client was closed: make a new one"),
     lib.JOBSERVER_OVER_RELEASE: (
@@ -72,6 +80,10 @@ _MESSAGES: dict[int, tuple[type[JobserverError], str]] = {
     lib.JOBSERVER_STRANDED: (
         JobserverError,
         "a failure of an earlier release was just told to another thread: call again",
+    ),
+    lib.JOBSERVER_LEASE_STATE: (
+        LeaseBusy,
+        "this lease has a process already, or has ended with it: make a lease for each process",
     ),
     -errno.EBUSY: (ClientBusy, "another thread is waiting in this client: let it finish before close()"),
 }

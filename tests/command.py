@@ -59,7 +59,7 @@ class Running:
         auth = parse(child.environ()["MAKEFLAGS"]).auth or ""
         fifo = auth.removeprefix("fifo:")
         descriptor = os.open(
-            fifo if fifo != auth else f"/proc/{self.pid}/fd/{auth.partition(',')[0]}", os.O_RDONLY | os.O_NONBLOCK
+            fifo if fifo != auth else f"/proc/{child.pid}/fd/{auth.partition(',')[0]}", os.O_RDONLY | os.O_NONBLOCK
         )
         try:
             return in_pipe(descriptor)

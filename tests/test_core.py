@@ -31,7 +31,7 @@ DEBUG = ["-g", "-gdwarf-4"]
 BUILDS = {"native": [], "portable": ["-DJOBSERVER_PORTABLE"]}
 
 # In a child of a process with threads their memory belongs to nobody.
-LEAKY = {"test_exit", "test_foreign", "test_fork"}
+LEAKY = {"test_exit", "test_foreign", "test_fork", "test_lease"}
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,6 @@ def test_arguments(words: list[str], limit: int, arguments: list[str]) -> None:
         ("-j ٣ make", "'٣' is no number of slots"),
         ("--jobs= make", "'' is no number of slots"),
         (f"-j{'9' * 5000} make", "slots are more than a pipe can hold: give a smaller number"),
-        ("-j99999999 make", "99999999 slots are more than a pipe here can hold: give a smaller number"),
         ("-j", "expected one argument"),
         ("", "no CMD given: name the command to run, as in `jobserver run -j4 make`"),
         ("-j4", "no CMD given"),
@@ -312,7 +311,19 @@ def test_status_survives_a_stderr_that_is_gone() -> None:
     read_fd, write_fd = os.pipe()
     os.close(read_fd)
     try:
-        assert run("-j2", "--check", "sh", "-c", "printf + >&${MAKEFLAGS##*,}; exit 3", stderr=write_fd).returncode == 3
+        assert (
+            run(
+                "-j2",
+                "--check",
+                "--style",
+                "fifo",
+                "sh",
+                "-c",
+                "printf + > ${MAKEFLAGS##*fifo:}; exit 3",
+                stderr=write_fd,
+            ).returncode
+            == 3
+        )
         assert run("-j2", "make", "-j4", "--version", stderr=write_fd).returncode == 0
     finally:
         os.close(write_fd)
@@ -342,7 +353,7 @@ def prepared(preparation: str, *words: str) -> Done:
     [
         (4, "pipe", 125, "cannot make a jobserver of style pipe: Too many open files"),
         (4, "fifo", 125, "cannot make a jobserver of style fifo: Too many open files"),
-        (5, "pipe", 126, "cannot run `true`: Too many open files"),
+        (9, "pipe", 125, "cannot make a jobserver of style pipe: Too many open files"),
     ],
 )
 def test_too_few_descriptors(descriptors: int, style: str, status: int, message: str) -> None:
@@ -358,7 +369,7 @@ def test_no_place_for_a_fifo(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (
         125,
         "jobserver: cannot make a jobserver of style fifo: No such file or directory: let TMPDIR name a directory that "
-        "may be written, or use --style pipe\n",
+        "may be written\n",
     )
 
 

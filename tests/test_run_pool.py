@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ NewPipe = Callable[[bytes], TokenPipe]
 TAMPER = """\
 import os, sys
 take, give, status = map(int, sys.argv[1:])
-auth = os.environ["MAKEFLAGS"].rpartition("=")[2]
+auth = os.environ["CARGO_MAKEFLAGS"].rpartition("=")[2]
 if auth.startswith("fifo:"):
     read_fd = write_fd = os.open(auth[5:], os.O_RDWR)
 else:
@@ -37,12 +38,11 @@ sys.exit(status)
 """
 
 MISSING = (
-    "jobserver: tokens missing: {} of 3; a program ended without giving back what it took (a killed one, say), or a "
-    "process that CMD left in the background still has it\n"
+    f"jobserver: `{sys.executable}` left tokens missing: {{}} of 3; a program ended without giving back what it took "
+    "(a killed one, say), or a process that was left in the background still has it\n"
 )
 SURPLUS = (
-    "jobserver: tokens too many: {} more than the 3 there were; a program gave back what it had not taken, so more "
-    "than 4 jobs may have run at once\n"
+    f"jobserver: `{sys.executable}` gave back tokens too many: {{}} more than it had taken; they were thrown away\n"
 )
 
 
@@ -86,7 +86,7 @@ def test_token_of_a_process_in_the_background_is_missing() -> None:
 def test_empty_pool() -> None:
     assert run("-j1", "--check", *python(TAMPER), "0", "0", "0").returncode == 0
     done = run("-j1", "--check", *python(TAMPER), "0", "2", "0")
-    assert (done.returncode, done.stderr) == (70, SURPLUS.format(2).replace("3", "0").replace("4 jobs", "1 jobs"))
+    assert (done.returncode, done.stderr) == (70, SURPLUS.format(2))
 
 
 # Inside a jobserver

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jobserver_ffi.cli.tools import is_make, is_ninja, make_version, own_jobs, style_for
+from jobserver_ffi.cli.messages import say
+from jobserver_ffi.cli.tools import is_ninja, own_jobs
+from jobserver_ffi.style import is_make, make_version, style_for
 
 from .command import script
 from .conftest import PATH, Tool
@@ -33,14 +35,14 @@ def test_ninjas_are_known_by_their_name() -> None:
 
 
 def test_version_of_real_makes(gnu_make: Tool) -> None:
-    assert make_version(gnu_make.path, {"PATH": PATH}) == gnu_make.version
+    assert make_version(gnu_make.path, {"PATH": PATH}, say) == gnu_make.version
 
 
 @pytest.mark.needs("sh")
 def test_version_is_asked_without_the_flags_around(tmp_path: Path) -> None:
     make = script(tmp_path / "make", '#!/bin/sh\necho "GNU Make 4.3$MAKEFLAGS$GNUMAKEFLAGS$CARGO_MAKEFLAGS"\n')
     environment = {**os.environ, "MAKEFLAGS": "1", "GNUMAKEFLAGS": "2", "CARGO_MAKEFLAGS": "3"}
-    assert make_version(str(make), environment) == (4, 3)
+    assert make_version(str(make), environment, say) == (4, 3)
 
 
 @pytest.mark.needs("sh")
@@ -58,24 +60,24 @@ def test_version_is_asked_without_the_flags_around(tmp_path: Path) -> None:
 )
 def test_version_as_it_is_answered(answer: str, version: tuple[int, ...], tmp_path: Path) -> None:
     make = script(tmp_path / "make", f"#!/bin/sh\n{answer}\n")
-    assert make_version(str(make), dict(os.environ)) == version
+    assert make_version(str(make), dict(os.environ), say) == version
 
 
 def test_version_of_what_is_not_there(tmp_path: Path) -> None:
-    assert make_version(str(tmp_path / "make"), {}) is None
+    assert make_version(str(tmp_path / "make"), {}, say) is None
 
 
 @pytest.mark.needs("sh")
 def test_make_that_does_not_answer_is_given_a_pipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("jobserver_ffi.cli.tools._LONGEST_ANSWER", 0.01)
+    monkeypatch.setattr("jobserver_ffi.style._LONGEST_ANSWER", 0.01)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     make = script(tmp_path / "make", f"#!/bin/sh\nread line < {shlex.quote(str(fifo))}\n")
-    assert style_for([str(make)], dict(os.environ)) == "pipe"
+    assert style_for([str(make)], dict(os.environ), say) == "pipe"
     assert capfd.readouterr().err == (
-        f"jobserver: `{make} --version` gave no answer in 0.01 s: using a pipe; --style says it at once\n"
+        f"jobserver: `{make} --version` gave no answer in 0.01 s: using a pipe; name a style\n"
     )
 
 
@@ -99,7 +101,7 @@ def test_style(of_command: str | None, in_path: str | None, style: str, tmp_path
         if version is not None:
             script(tmp_path / place / "make", f"#!/bin/sh\necho {version}\n")
     command = ["tool"] if of_command is None else [str(tmp_path / "own" / "make")]
-    assert style_for(command, {"PATH": str(tmp_path / "path")}) == style
+    assert style_for(command, {"PATH": str(tmp_path / "path")}, say) == style
 
 
 @pytest.mark.parametrize(

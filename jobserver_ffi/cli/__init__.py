@@ -8,7 +8,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-SUBCOMMANDS = {"run": "run a command under a jobserver"}
+SUBCOMMANDS = {
+    "exec": "run a command that knows no jobserver on slots of the one around it",
+    "run": "run a command under a jobserver",
+}
 
 
 def main() -> int:

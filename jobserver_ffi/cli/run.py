@@ -9,31 +9,33 @@ import sys
 from typing import TYPE_CHECKING
 
 from .. import Client
-from ..client import VARIABLES
 from ..create import STYLES
-from ..makeflags import merge, parse
+from ..makeflags import parse
 from .execute import caller_environment, cannot_run, execute, restore_signals
 from .messages import say, shown
 
 if TYPE_CHECKING:
     from ..environment import FromEnv
+    from ..lease import LeaseReport
 
     if sys.platform == "win32":
         from .supervise_windows import Supervisor
     else:
         from .supervise import Supervisor
 
-_FOR_MAKE = ("MAKEFLAGS", "CARGO_MAKEFLAGS")
 CHECK_FAILED = 70
 NO_JOBSERVER = 125
 
 _STYLES = ("auto", *STYLES)
-_USAGE = f"jobserver run [-j N] [--style {{{','.join(_STYLES)}}}] [--check] [--] CMD [ARGUMENT ...]"
+_USAGE = f"jobserver run [-j N] [--style {{{','.join(_STYLES)}}}] [--check] [--] CMD [ARGUMENT ...] [--- CMD ...]..."
 
 _DESCRIPTION = """\
 Runs CMD under a jobserver with N slots: make, ninja, cargo and whatever else
 knows the jobserver of GNU make then run at most N jobs together, however deep
 one starts the other. Call them without a -j of their own.
+
+Several commands, with --- between them or one a line in a --file, run at the
+same time and share the N slots fairly; each starts when a slot is free for it.
 
 Under a jobserver already (in a recipe of make -jN, say) CMD joins that one,
 unless -j is given.
@@ -62,11 +64,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--style",
         choices=_STYLES,
-        help="how CMD finds the jobserver: every make reads a pipe, make 4.4 and ninja 1.13 read a fifo; on Windows "
-        "all read a semaphore (default: auto, which asks make for its version)",
+        help="how CMD finds the jobserver: every make reads a pipe, make 4.4 and ninja 1.13 read a fifo (default: "
+        "auto, which asks make for its version)",
     )
     parser.add_argument(
         "--check", action="store_true", help="fail with status 70 if tokens are missing or too many when CMD is gone"
+    )
+    parser.add_argument(
+        "--file",
+        metavar="FILE",
+        help="run the commands in FILE (- for standard input): one a line, quoted as in sh",
     )
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD", help="the command and its arguments")
     parser.set_defaults(function=lambda arguments: _run(parser, arguments))
@@ -84,7 +91,8 @@ def _slots(text: str) -> int:
 
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
-    command = _command(parser, arguments.command)
+    commands = _commands(parser, arguments)
+    command = commands[0]
     found = Client.from_env_ext()
     if found.client is not None:
         found.client.close()
@@ -95,7 +103,19 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
                 f"-j{arguments.jobs} makes a jobserver of its own beside the one of {outer}: the jobs of both add up; "
                 f"to share that one leave -j out"
             )
-        return _run_in_own(parser, arguments, command)
+        if len(commands) > 1:
+            if sys.platform == "win32":
+                parser.error("several commands share a pool by leases, which Windows does not have: run one CMD")
+            from .several import run_several
+
+            return run_several(commands, arguments.jobs, arguments.style, arguments.check)
+        if sys.platform == "win32":
+            from .run_windows import run_in_own
+
+            return run_in_own(parser, arguments, command, _supervisor())
+        return _run_in_own(arguments, command)
+    if len(commands) > 1:
+        parser.error(f"several commands need a jobserver of their own, beside the one of {outer}: add -j N")
     for option, given in (("--check", arguments.check), ("--style", arguments.style)):
         if given:
             parser.error(
@@ -105,15 +125,40 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     return _run_in_other(command, found, outer)
 
 
-def _command(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
-    """CMD and its arguments."""
+def _commands(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> list[list[str]]:
+    """Each CMD with its arguments."""
+    words: list[str] = arguments.command
     if words and words[0] == "--":
         words = words[1:]
     elif words and words[0].startswith("-"):
         parser.error(f"unrecognized arguments: {words[0]}")
-    if not words:
+    if arguments.file is not None:
+        if words:
+            parser.error("CMD goes into the FILE, if there is one")
+        return _commands_in(parser, arguments.file)
+    commands: list[list[str]] = [[]]
+    for word in words:
+        if word == "---":
+            commands.append([])
+        else:
+            commands[-1].append(word)
+    if not all(commands):
         parser.error("no CMD given: name the command to run, as in `jobserver run -j4 make`")
-    return words
+    return commands
+
+
+def _commands_in(parser: argparse.ArgumentParser, name: str) -> list[list[str]]:
+    import shlex
+
+    try:
+        with open(0 if name == "-" else name, closefd=name != "-") as file:
+            commands = [shlex.split(line, comments=True) for line in file]
+    except (OSError, ValueError) as error:
+        parser.error(f"argument --file: cannot read commands from {shown(name)!r}: {error}")
+    commands = [command for command in commands if command]
+    if not commands:
+        parser.error(f"argument --file: there is no command in {shown(name)!r}")
+    return commands
 
 
 def _address(found: FromEnv) -> str | None:
@@ -127,7 +172,7 @@ def _run_in_other(command: list[str], found: FromEnv, outer: str) -> int:
     environment = caller_environment()
     if found.client is not None:
         say(f"joining the jobserver of {outer}")
-        _warn_of_own_jobs(command)
+        warn_of_own_jobs(command)
     else:
         from ..children import without_jobserver
 
@@ -160,39 +205,39 @@ def _supervisor() -> Supervisor:
     return Supervisor()
 
 
-def _run_in_own(parser: argparse.ArgumentParser, arguments: argparse.Namespace, command: list[str]) -> int:
+def _run_in_own(arguments: argparse.Namespace, command: list[str]) -> int:
     """Makes a jobserver and runs CMD under it."""
     from ..children import without_jobserver
     from ..cpus import usable_cpus
-    from .tools import is_make, is_ninja, style_for
+    from ..pool import Pool
+    from ..style import style_for
 
     jobs: int = arguments.jobs or usable_cpus()
     environment = without_jobserver(caller_environment())
-    style = style_for(command, environment) if arguments.style in (None, "auto") else arguments.style
-    _warn_of_own_jobs(command)
+    style = style_for(command, environment, say) if arguments.style in (None, "auto") else arguments.style
+    warn_of_own_jobs(command)
     supervisor = _supervisor()
     try:
-        client = Client(jobs - 1, style=style)
-    except ValueError:
-        parser.error(f"argument -j/--jobs: {jobs} slots are more than a pipe here can hold: give a smaller number")
+        pool = Pool(jobs)
+        lease = pool.lease(shown(command[0]), style=style, orphan_timeout=0)
+        child = lease.configure(env=environment)
     except OSError as error:
-        place = style == "fifo" and error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-        mend = ": let TMPDIR name a directory that may be written, or use --style pipe" if place else ""
+        place = error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+        mend = ": let TMPDIR name a directory that may be written" if place else ""
         say(f"cannot make a jobserver of style {style}: {error.strerror}{mend}")
         return NO_JOBSERVER
-    with client:
-        for name in _FOR_MAKE if is_make(command[0]) or is_ninja(command[0]) else VARIABLES:
-            environment[name] = merge(environment.get(name, ""), client.auth, jobs)
-        for descriptor in client._descriptors:
+    with pool:
+        for descriptor in child["pass_fds"]:
             os.set_inheritable(descriptor, True)
         try:
-            status = supervisor.run(command, environment)
+            status = supervisor.run(command, child["env"], lease.watch)
         except OSError as error:
             return cannot_run(command[0], error)
-        return _settle(client, status, arguments.check)
+        return settle(lease.wait(), status, arguments.check, jobs)
 
 
-def _warn_of_own_jobs(command: list[str]) -> None:
+def warn_of_own_jobs(command: list[str]) -> None:
+    """Tells of a -j by which a command leaves the jobserver."""
     from .tools import own_jobs
 
     jobs = own_jobs(command)
@@ -202,23 +247,24 @@ def _warn_of_own_jobs(command: list[str]) -> None:
         say(f"`{name} {shown(jobs)}` leaves this jobserver and {what}: call {name} without -j")
 
 
-def _settle(client: Client, status: int, check: bool) -> int:
-    """Counts the tokens after CMD has ended, and tells what is wrong with them.
+def settle(report: LeaseReport, status: int, check: bool, jobs: int) -> int:
+    """Tells what CMD did wrong with its tokens.
 
     A CMD that failed may have been killed with tokens in its hands, which is of no interest unless it is asked for.
     """
-    limit = client.limit or 0
-    missing = limit - client.available()
-    if missing == 0 or (status and not check):
+    wrong = report.lost or report.over_released or report.foreign
+    if not wrong or (status and not check):
         return status
-    if missing > 0:
+    if report.lost:
         say(
-            f"tokens missing: {missing} of {limit}; a program ended without giving back what it took (a killed one, "
-            f"say), or a process that CMD left in the background still has it"
+            f"`{report.name}` left tokens missing: {report.lost} of {jobs - 1}; a program ended without giving back "
+            f"what it took (a killed one, say), or a process that was left in the background still has it"
         )
-    else:
+    if report.over_released:
         say(
-            f"tokens too many: {-missing} more than the {limit} there were; a program gave back what it had not taken, "
-            f"so more than {limit + 1} jobs may have run at once"
+            f"`{report.name}` gave back tokens too many: {report.over_released} more than it had taken; they were "
+            f"thrown away"
         )
+    if report.foreign:
+        say(f"`{report.name}` gave back tokens with another byte than it took: they were put right")
     return CHECK_FAILED if check and status == 0 else status

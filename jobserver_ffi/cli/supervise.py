@@ -15,7 +15,7 @@ from .execute import execute, restore_signals
 from .messages import say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import NoReturn
 
 assert sys.platform != "win32"
@@ -62,8 +62,15 @@ class Supervisor:
         self._stop_wanted = False
         self._child_stopped = False
 
-    def run(self, command: list[str], environment: Mapping[str, str]) -> int:
+    def run(
+        self, command: list[str], environment: Mapping[str, str], started: Callable[[int], object] = lambda _: None
+    ) -> int:
         """Starts the command and waits for its end.
+
+        Args:
+            command: The command and its arguments.
+            environment: What it gets.
+            started: Is told the process number once the command runs.
 
         Returns:
             Its exit status; 128+n if signal n ended it.
@@ -72,6 +79,7 @@ class Supervisor:
             OSError: It cannot be started.
         """
         self._child = self._start(command, environment)
+        started(self._child)
         while True:
             number, reached_child = self._next_signal()
             status = self._exit_status()

@@ -1,0 +1,144 @@
+"""What do leases cost beside a fifo that all builds share, do they share fairly, and do they rest when idle?"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+from jobserver_ffi import Client, Pool
+
+from .rows import Row
+
+TITLE = "Leases: real makes in a pool of 8, beside a fifo that they share"
+SLOTS = 8
+SECONDS_OF_JOBS = 6.0  # that all jobs of a row take together
+JOB_TIMES = (0.005, 0.02)  # seconds
+MAKES = (1, 2, 4, 16)
+MOST_WALL = 1.05  # times the shared fifo's
+MOST_CPU = 15.0  # microseconds for each job
+IDLE_SECONDS = 10.0
+LEASES = 1000
+MOST_MEMORY = 30.0  # MiB
+
+
+def rows() -> Iterator[Row]:
+    make = shutil.which("make", path=os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ["PATH"]]))
+    if make is None or b"GNU Make 4.4" not in subprocess.run([make, "--version"], stdout=subprocess.PIPE).stdout:
+        print("GNU make 4.4 is not on this machine: no rows of leases")
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        for job_time in JOB_TIMES:
+            for makes in MAKES:
+                yield from beside_a_fifo([make, "-s", "-C", directory], Path(directory), makes, job_time)
+        yield fair([make, "-s", "-C", directory], Path(directory))
+    yield idle()
+    yield many()
+
+
+def write(directory: Path, jobs: int, job_time: float) -> None:
+    """A makefile of so many jobs."""
+    targets = " ".join(f"job{number}" for number in range(jobs))
+    (directory / "Makefile").write_text(f"all: {targets}\n.PHONY: all {targets}\n{targets}:\n\t@sleep {job_time}\n")
+
+
+def at_once(run: Callable[[int], object], count: int) -> float:
+    """Seconds that so many threads take."""
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - start
+
+
+def beside_a_fifo(command: list[str], directory: Path, makes: int, job_time: float) -> Iterator[Row]:
+    jobs = max(int(SECONDS_OF_JOBS / job_time / makes), 1)
+    write(directory, jobs, job_time)
+    with Client(SLOTS, style="fifo") as client:
+
+        def on_fifo(_: int) -> None:
+            with client.acquire():
+                client.run(command, check=True)
+
+        shared = at_once(on_fifo, makes)
+    with Pool(SLOTS) as pool:
+
+        def on_lease(number: int) -> None:
+            with pool.lease(f"make {number}", style="fifo") as lease:
+                lease.run(command, check=True)
+
+        before = cpu_of_pools()
+        leased = at_once(on_lease, makes)
+        cpu = cpu_of_pools() - before
+    name = f"{makes} make{'s' * (makes > 1)}, jobs of {job_time * 1e3:.0f} ms"
+    yield Row(f"{name}: wall time", leased / shared, "", MOST_WALL, f"{leased:.2f} s and {shared:.2f} s")
+    yield Row(f"{name}: CPU of the pool for a job", cpu * 1e6 / (jobs * makes), "us", MOST_CPU)
+
+
+def pool_threads() -> Iterator[Path]:
+    """What the system knows of the threads of pools."""
+    for thread in threading.enumerate():
+        if thread.name == "jobserver pool":
+            yield Path(f"/proc/self/task/{thread.native_id}")
+
+
+def cpu_of_pools() -> float:
+    """CPU seconds of the threads of pools."""
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in pool_threads()) / 1e9
+
+
+def fair(command: list[str], directory: Path) -> Row:
+    write(directory, 2000, 0.02)
+    with Pool(SLOTS) as pool:
+        leases = [pool.lease(f"make {number}", style="fifo") for number in range(2)]
+        processes = [lease.popen(command, stderr=subprocess.DEVNULL) for lease in leases]
+        time.sleep(SECONDS_OF_JOBS)
+        used = [lease.report().slot_seconds for lease in leases]
+        for process in processes:
+            process.terminate()
+            process.wait()
+        for lease in leases:
+            lease.wait()
+    return Row("two hungry leases: the larger share by the smaller", max(used) / min(used), "", 1.1)
+
+
+def idle() -> Row:
+    with Pool(SLOTS) as pool, pool.lease("idle", style="fifo") as one, pool.lease("idle", style="pipe") as other:
+        one.configure(), other.configure()
+        time.sleep(1)
+        before = wakes()
+        time.sleep(IDLE_SECONDS)
+        count = wakes() - before
+    return Row(f"an idle pool: wake-ups in {IDLE_SECONDS:.0f} s", count, "", 0)
+
+
+def wakes() -> int:
+    """How often the threads of pools have gone to sleep."""
+    status = [line.split() for thread in pool_threads() for line in (thread / "status").read_text().splitlines()]
+    return sum(int(words[1]) for words in status if words[:1] == ["voluntary_ctxt_switches:"])
+
+
+def many() -> Row:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8 * LEASES), hard))
+    before = psutil.Process().memory_info().rss
+    with Pool(LEASES) as pool:
+        leases = [pool.lease(f"lease {number}", style="fifo") for number in range(LEASES)]
+        for lease in leases:
+            lease.configure(env={})
+        used = psutil.Process().memory_info().rss - before
+        for lease in leases:
+            lease.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return Row(f"{LEASES} leases at once: memory", used / 2**20, "MiB", MOST_MEMORY)

@@ -1,0 +1,195 @@
+/* A broker: one pool of slots, and the leases that it serves. */
+#include "broker.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+void jobserver_broker_keep(jobserver_broker *broker) {
+    broker->references++;
+}
+
+bool jobserver_broker_is_ours(const jobserver_broker *broker) {
+    return broker->generation == jobserver_generation();
+}
+
+/* The directory is the parent's to remove. */
+void jobserver_broker_drop(jobserver_broker *broker) {
+    if (--broker->references > 0) {
+        return;
+    }
+    jobserver_news_close(broker->news);
+    jobserver_lease_directory_close(broker->directory, jobserver_broker_is_ours(broker));
+    free(broker);
+}
+
+void jobserver_broker_link(jobserver_lease **list, jobserver_lease *lease) {
+    lease->previous = NULL;
+    lease->next = *list;
+    if (*list != NULL) {
+        (*list)->previous = lease;
+    }
+    *list = lease;
+}
+
+void jobserver_broker_unlink(jobserver_lease **list, jobserver_lease *lease) {
+    if (lease->previous != NULL) {
+        lease->previous->next = lease->next;
+    } else {
+        *list = lease->next;
+    }
+    if (lease->next != NULL) {
+        lease->next->previous = lease->previous;
+    }
+}
+
+int jobserver_broker_create(const char *directory, int limit, jobserver_broker **out) {
+    jobserver_broker *broker = calloc(1, sizeof *broker);
+    if (broker == NULL) {
+        return -ENOMEM;
+    }
+    broker->limit = limit;
+    broker->references = 1;
+    int result = jobserver_lease_directory_open(directory, &broker->directory);
+    if (result == 0) {
+        result = jobserver_news_open(&broker->news);
+        if (result < 0) {
+            jobserver_lease_directory_close(broker->directory, true);
+        }
+    }
+    if (result < 0) {
+        free(broker);
+        return result;
+    }
+    jobserver_platform_start();
+    broker->generation = jobserver_generation();
+    *out = broker;
+    return 0;
+}
+
+/* Acts on all that there is news of. */
+static void take_news(jobserver_broker *broker) {
+    void *owner;
+    unsigned kind;
+    while ((kind = jobserver_news_take_next(broker->news, &owner)) != 0) {
+        jobserver_lease *lease = owner;
+        int64_t now = jobserver_now();
+        if (lease == NULL) {
+            for (jobserver_lease *each = broker->started; each != NULL; each = each->next) {
+                each->moved = true;
+            }
+            continue;
+        }
+        lease->moved |= (kind & JOBSERVER_NEWS_MOVED) != 0;
+        /* Those who are gone come first: the process may be the last of them. */
+        if (kind & JOBSERVER_NEWS_ALL_GONE) {
+            jobserver_lease_all_gone(lease, now);
+        }
+        if (kind & JOBSERVER_NEWS_EXITED) {
+            jobserver_lease_exited(lease, now);
+        }
+    }
+}
+
+/* Looks at the pipes that bytes moved in, and ends what lasts too long. */
+static void refresh(jobserver_broker *broker) {
+    int64_t now = jobserver_now();
+    jobserver_lease *next;
+    for (jobserver_lease *lease = broker->started; lease != NULL; lease = next) {
+        next = lease->next;
+        if (lease->moved) {
+            jobserver_lease_refresh(lease, now);
+        }
+        if (lease->state == JOBSERVER_LEASE_ORPHANS && now >= lease->orphans_until) {
+            jobserver_lease_finish(lease, now);
+        }
+    }
+}
+
+/* Nobody comes to a queue that is served no more. */
+static void end_waits(jobserver_broker *broker) {
+    for (jobserver_lease *lease = broker->waiting; lease != NULL; lease = lease->next) {
+        jobserver_lease_ring(lease);
+    }
+    for (jobserver_lease *lease = broker->started; lease != NULL; lease = lease->next) {
+        jobserver_lease_ring(lease);
+    }
+}
+
+/*
+ * Serves until jobserver_broker_stop. The lock is held but for the sleep. Returns 0, or -EBUSY if another thread serves
+ * already.
+ */
+int jobserver_broker_serve(jobserver_broker *broker) {
+    jobserver_lock();
+    if (broker->serving || !jobserver_broker_is_ours(broker)) {
+        jobserver_unlock();
+        return -EBUSY;
+    }
+    jobserver_broker_keep(broker);
+    broker->serving = true;
+    while (!broker->stopped) {
+        take_news(broker);
+        refresh(broker);
+        int64_t deadline = jobserver_share(broker, jobserver_now());
+        bool busy = broker->busy;
+        broker->busy = false;
+        jobserver_unlock();
+        jobserver_news_wait(broker->news, deadline, busy);
+        jobserver_lock();
+    }
+    broker->serving = false;
+    end_waits(broker);
+    jobserver_broker_drop(broker);
+    jobserver_unlock();
+    return 0;
+}
+
+/* Ends the serving for good. Processes go on with what they hold; waits end with JOBSERVER_CLOSED. */
+void jobserver_broker_stop(jobserver_broker *broker) {
+    jobserver_lock();
+    broker->stopped = true;
+    if (jobserver_broker_is_ours(broker)) {
+        jobserver_news_wake(broker->news);
+        end_waits(broker);
+    }
+    jobserver_unlock();
+}
+
+/* Gives up the owner's reference. */
+void jobserver_broker_free(jobserver_broker *broker) {
+    jobserver_broker_stop(broker);
+    jobserver_lock();
+    jobserver_broker_drop(broker);
+    jobserver_unlock();
+}
+
+/* Changes the limit. Slots in use beyond a smaller one stay in use until their jobs end. */
+int jobserver_broker_resize(jobserver_broker *broker, int limit) {
+    if (!jobserver_broker_is_ours(broker)) {
+        return JOBSERVER_CLOSED;
+    }
+    jobserver_lock();
+    broker->limit = limit;
+    jobserver_news_wake(broker->news);
+    jobserver_unlock();
+    return 0;
+}
+
+int jobserver_broker_describe(jobserver_broker *broker, jobserver_broker_report *report) {
+    if (!jobserver_broker_is_ours(broker)) {
+        return JOBSERVER_CLOSED;
+    }
+    jobserver_lock();
+    *report = (jobserver_broker_report){.limit = broker->limit};
+    int64_t now = jobserver_now();
+    for (jobserver_lease *lease = broker->started; lease != NULL; lease = lease->next) {
+        jobserver_lease_refresh(lease, now);
+        report->in_use += jobserver_lease_slots(lease);
+    }
+    for (const jobserver_lease *lease = broker->waiting; lease != NULL; lease = lease->next) {
+        report->queued += lease->state == JOBSERVER_LEASE_QUEUED;
+    }
+    jobserver_news_wake(broker->news);
+    jobserver_unlock();
+    return 0;
+}

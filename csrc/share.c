@@ -1,0 +1,326 @@
+/*
+ * Who gets the next token.
+ *
+ * Whatever is not held is offered: it lies in the pipes of leases and can be taken without asking anybody. Sharing
+ * decides how many are to lie where, withdraws what lies elsewhere, and offers it there.
+ *
+ * A process that waits for a token cannot be told from one that wants none. So a lease counts as hungry that took or
+ * gave back since it last left an offer lying for a while (its grace). Hungry leases come first, those that use least
+ * for their weight before the others, and what a lease gives back is shared out anew each time: else it would take it
+ * again before the others, for ever. An empty lease that is not hungry is probed: offered a token for a moment, after
+ * pauses that grow.
+ */
+#include "broker.h"
+
+#define MILLISECOND INT64_C(1000000)
+
+/* How long an offer may lie until its lease is taken not to be hungry: this many times what it usually takes. */
+#define GRACE_FACTOR 8
+#define SHORTEST_GRACE (2 * MILLISECOND)
+#define LONGEST_GRACE (50 * MILLISECOND)
+
+/* A process that starts reads its environment first. */
+#define FIRST_GRACE (400 * MILLISECOND)
+
+/* Pauses between probes of one lease; the second while others are hungry, the third while nobody is. */
+#define FIRST_PAUSE (10 * MILLISECOND)
+#define LONGEST_PAUSE_HUNGRY (40 * MILLISECOND)
+#define LONGEST_PAUSE_IDLE (1000 * MILLISECOND)
+
+static int64_t earlier(int64_t one, int64_t other) {
+    return one < 0 || (other >= 0 && other < one) ? other : one;
+}
+
+static int64_t grace_of(const jobserver_lease *lease) {
+    if (lease->fresh) {
+        return FIRST_GRACE;
+    }
+    int64_t grace = GRACE_FACTOR * lease->latency;
+    return grace < SHORTEST_GRACE ? SHORTEST_GRACE : grace > LONGEST_GRACE ? LONGEST_GRACE : grace;
+}
+
+/* A lease has just got the slot of its process. */
+void jobserver_share_begin(jobserver_lease *lease) {
+    lease->hungry = true;
+    lease->fresh = true;
+    lease->probing = false;
+    lease->waiting = false;
+    lease->offered_at = 0;
+    lease->latency = 0;
+    lease->probe_pause = FIRST_PAUSE;
+}
+
+void jobserver_share_moved(jobserver_lease *lease, int took, int gave, int64_t now) {
+    if (took == 0 && gave == 0) {
+        return;
+    }
+    if (took > 0 && lease->hungry && lease->offered_at > 0 && !lease->fresh) {
+        lease->latency = (7 * lease->latency + now - lease->offered_at) / 8;
+    }
+    lease->fresh &= took == 0;
+    lease->hungry = true;
+    lease->probing = false;
+    lease->probe_pause = FIRST_PAUSE;
+    /* What lies there now was not offered for this: it may go to whoever is next. */
+    lease->offered_at = 0;
+}
+
+static bool takes_part(const jobserver_lease *lease) {
+    return lease->state == JOBSERVER_LEASE_STARTED;
+}
+
+/* How many more it may be offered, by its own limit. */
+static int room_of(const jobserver_lease *lease) {
+    if (lease->terms.maximum == 0) {
+        return INT32_MAX;
+    }
+    int room = lease->terms.maximum - jobserver_lease_slots(lease) - lease->wanted;
+    return room > 0 ? room : 0;
+}
+
+static bool is_in_grace(const jobserver_lease *lease, int64_t now) {
+    return lease->untaken > 0 && lease->offered_at > 0 && now - lease->offered_at < grace_of(lease);
+}
+
+/* Notes who has left an offer lying for too long. */
+static void judge(jobserver_lease *lease, int64_t now) {
+    lease->wanted = 0;
+    lease->probing &= lease->untaken > 0; /* or its offer fell to another, who was faster */
+    if (lease->untaken > 0 && lease->offered_at > 0 && !is_in_grace(lease, now)) {
+        lease->hungry = false;
+        lease->probing = false;
+    }
+}
+
+static bool is_due(const jobserver_lease *lease, int64_t now) {
+    return !lease->hungry && lease->untaken == 0 && now >= lease->probe_at;
+}
+
+/* Whether there is a token in its pipes beyond those that are to lie there so far. */
+static bool has_more(const jobserver_lease *lease) {
+    return lease->untaken > lease->wanted;
+}
+
+/*
+ * Whether `one` comes before `other`: it uses less for its weight, or was served longer ago. Surplus stays where it is
+ * if it may: moving it raises news, and would have to be decided upon again.
+ */
+static bool comes_before(const jobserver_lease *one, const jobserver_lease *other, bool surplus) {
+    double first = (jobserver_lease_slots(one) + one->wanted) / one->terms.weight;
+    double second = (jobserver_lease_slots(other) + other->wanted) / other->terms.weight;
+    if (first < second || second < first) {
+        return first < second;
+    }
+    if (surplus && has_more(one) != has_more(other)) {
+        return has_more(one);
+    }
+    return one->served_at < other->served_at;
+}
+
+/* What sharing knows while it gives out one token after the other. */
+struct round {
+    jobserver_broker *broker;
+    int64_t now;
+    int left;
+    bool any_hungry;
+    bool probe_is_out;
+};
+
+enum turn { OF_THE_HUNGRY, OF_THOSE_WITH_ONE, OF_THE_EMPTY, OF_SURPLUS };
+
+static bool has_turn(const struct round *round, const jobserver_lease *lease, enum turn turn) {
+    if (!takes_part(lease) || room_of(lease) == 0) {
+        return false;
+    }
+    switch (turn) {
+    case OF_THE_HUNGRY:
+        return lease->wanted == 0 && (lease->hungry || (!round->probe_is_out && is_due(lease, round->now)));
+    case OF_THOSE_WITH_ONE:
+        return lease->wanted == 0 && lease->untaken > 0;
+    case OF_THE_EMPTY:
+        return lease->wanted == 0;
+    case OF_SURPLUS:
+        return lease->hungry || !round->any_hungry;
+    }
+    return false;
+}
+
+/* The first of those whose turn it is, or null; *count is how many they are. */
+static jobserver_lease *first_of(const struct round *round, enum turn turn, int *count) {
+    jobserver_lease *first = NULL;
+    *count = 0;
+    for (jobserver_lease *lease = round->broker->started; lease != NULL; lease = lease->next) {
+        if (has_turn(round, lease, turn)) {
+            first = first == NULL || comes_before(lease, first, turn == OF_SURPLUS) ? lease : first;
+            ++*count;
+        }
+    }
+    return first;
+}
+
+/* Gives one token after the other to whoever is first then. A large surplus goes out in parts that get smaller. */
+static void deal(struct round *round, enum turn turn) {
+    int count;
+    jobserver_lease *first;
+    while (round->left > 0 && (first = first_of(round, turn, &count)) != NULL) {
+        int part = turn != OF_SURPLUS ? 1 : count == 1 ? round->left : round->left / (2 * count);
+        part = part < 1 ? 1 : part;
+        part = part < room_of(first) ? part : room_of(first);
+        if (turn == OF_THE_HUNGRY && !first->hungry) {
+            first->probing = round->probe_is_out = true;
+        }
+        first->wanted += part;
+        round->left -= part;
+    }
+}
+
+/* What nobody may take away: what is set aside, and one offer that has just been made. */
+static void keep(struct round *round) {
+    for (jobserver_lease *lease = round->broker->started; lease != NULL && round->left > 0; lease = lease->next) {
+        if (takes_part(lease)) {
+            int aside = lease->terms.minimum - jobserver_lease_slots(lease);
+            int kept = aside > 0 ? aside : is_in_grace(lease, round->now) ? 1 : 0;
+            lease->wanted = kept < round->left ? kept : round->left;
+            round->left -= lease->wanted;
+        }
+    }
+}
+
+static jobserver_lease *first_in_queue(const jobserver_broker *broker) {
+    jobserver_lease *first = NULL;
+    for (jobserver_lease *lease = broker->waiting; lease != NULL; lease = lease->next) {
+        if (lease->state == JOBSERVER_LEASE_QUEUED && (first == NULL || lease->ticket < first->ticket)) {
+            first = lease;
+        }
+    }
+    return first;
+}
+
+static int needed_to_start(const jobserver_lease *lease) {
+    return lease->terms.minimum > 1 ? lease->terms.minimum : 1;
+}
+
+/* What is withdrawn from a lease that left it lying is not offered to it again at once. */
+static void withdraw_surplus(const struct round *round, jobserver_lease *lease) {
+    int surplus = lease->untaken - lease->wanted;
+    if (surplus <= 0 || jobserver_lease_withdraw(lease, surplus) == 0 || lease->untaken > 0 || lease->hungry) {
+        return;
+    }
+    int64_t longest = round->any_hungry ? LONGEST_PAUSE_HUNGRY : LONGEST_PAUSE_IDLE;
+    lease->probe_at = round->now + (lease->probe_pause < longest ? lease->probe_pause : longest);
+    lease->probe_pause = 2 * lease->probe_pause < longest ? 2 * lease->probe_pause : longest;
+}
+
+/* Who takes while others are withdrawn from is faster: then there is less to offer. */
+static void offer_missing(const struct round *round, jobserver_lease *lease) {
+    int missing = lease->wanted - lease->untaken;
+    int free = round->broker->limit - round->broker->out;
+    missing = missing < free ? missing : free;
+    if (missing > 0 && jobserver_lease_offer(lease, missing) > 0) {
+        lease->served_at = round->now;
+        lease->offered_at = round->now;
+    } else if (lease->untaken > 0 && lease->offered_at == 0) {
+        lease->offered_at = round->now; /* what it gave back is its next offer */
+    }
+    bool waits = lease->hungry && lease->untaken == 0 && !lease->fresh && room_of(lease) > 0;
+    lease->report.waits += waits && !lease->waiting;
+    lease->waiting = waits;
+}
+
+/* When something may have to change although nothing moves. */
+static int64_t next_time(const struct round *round, bool queue_waits) {
+    bool wanted = queue_waits, probed = false, lying = false;
+    int64_t grace_ends = -1, probe_at = -1, orphans_until = -1;
+    for (const jobserver_lease *lease = round->broker->started; lease != NULL; lease = lease->next) {
+        if (!takes_part(lease)) {
+            orphans_until = earlier(orphans_until, lease->orphans_until);
+        } else if (lease->untaken > 0) {
+            lying = true;
+            if (is_in_grace(lease, round->now)) {
+                grace_ends = earlier(grace_ends, lease->offered_at + grace_of(lease));
+            }
+        } else if (room_of(lease) > 0) {
+            wanted |= lease->hungry;
+            probed |= !lease->hungry;
+            if (!lease->hungry && lease->probe_at > round->now) {
+                probe_at = earlier(probe_at, lease->probe_at);
+            }
+        }
+    }
+    int64_t next = orphans_until;
+    if (wanted || probed) {
+        next = earlier(next, grace_ends);
+    }
+    return probed && lying ? earlier(next, probe_at) : next;
+}
+
+/* Withdraws and offers as was decided, and lets the first in the queue start if what it needs has come
+ * together. Returns whether somebody did: he has been offered nothing yet. */
+static bool carry_out(const struct round *round) {
+    jobserver_broker *broker = round->broker;
+    for (jobserver_lease *lease = broker->started; lease != NULL; lease = lease->next) {
+        withdraw_surplus(round, lease);
+    }
+    for (jobserver_lease *lease = broker->started; lease != NULL; lease = lease->next) {
+        if (takes_part(lease)) {
+            offer_missing(round, lease);
+        }
+    }
+    bool any_started = false;
+    jobserver_lease *first = first_in_queue(broker);
+    while (first != NULL && needed_to_start(first) <= broker->limit - broker->out) {
+        jobserver_lease_let_start(first, round->now);
+        jobserver_lease_offer(first, needed_to_start(first) - 1);
+        any_started = true;
+        first = first_in_queue(broker);
+    }
+    return any_started;
+}
+
+/* Sets aside what the queue needs to start, in its order. Returns whether somebody must go on waiting. */
+static bool reserve(struct round *round) {
+    int64_t after = 0;
+    for (;;) {
+        const jobserver_lease *next = NULL;
+        for (const jobserver_lease *lease = round->broker->waiting; lease != NULL; lease = lease->next) {
+            bool later = lease->state == JOBSERVER_LEASE_QUEUED && lease->ticket > after;
+            next = later && (next == NULL || lease->ticket < next->ticket) ? lease : next;
+        }
+        if (next == NULL) {
+            return false;
+        }
+        if (round->left < needed_to_start(next)) {
+            round->left = 0;
+            return true;
+        }
+        round->left -= needed_to_start(next);
+        after = next->ticket;
+    }
+}
+
+/* Decides once who is to have what. Returns whether somebody in the queue must go on waiting. */
+static bool decide(struct round *round) {
+    for (jobserver_lease *lease = round->broker->started; lease != NULL; lease = lease->next) {
+        judge(lease, round->now);
+        round->left -= jobserver_lease_slots(lease);
+        round->any_hungry |= takes_part(lease) && lease->hungry;
+        round->probe_is_out |= lease->probing;
+    }
+    keep(round);
+    bool queue_waits = reserve(round);
+    deal(round, OF_THE_HUNGRY);
+    deal(round, OF_THOSE_WITH_ONE);
+    deal(round, OF_THE_EMPTY);
+    deal(round, OF_SURPLUS);
+    return queue_waits;
+}
+
+int64_t jobserver_share(jobserver_broker *broker, int64_t now) {
+    struct round round;
+    bool queue_waits;
+    do {
+        round = (struct round){.broker = broker, .now = now, .left = broker->limit};
+        queue_waits = decide(&round);
+    } while (carry_out(&round));
+    return next_time(&round, queue_waits);
+}

@@ -1,0 +1,127 @@
+"""`jobserver run` with several commands: each on a lease of its own out of one pool."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..children import without_jobserver
+from ..cpus import usable_cpus
+from ..errors import JobserverError
+from ..pool import ORPHAN_TIMEOUT, Pool
+from ..style import style_for
+from .execute import caller_environment
+from .messages import say, shown
+from .run import NO_JOBSERVER, settle, warn_of_own_jobs
+
+if TYPE_CHECKING:
+    from ..lease import Lease, LeaseReport
+
+_ENDING = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
+_AWAITED = _ENDING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGCHLD}
+_OF_A_KEY = {signal.SIGINT, signal.SIGQUIT}
+
+
+@dataclass
+class _Command:
+    """One of the commands, while it waits for its slot, runs, and has ended."""
+
+    words: list[str]
+    lease: Lease
+    process: subprocess.Popen[bytes] | None = None
+    status: int = 0
+    report: LeaseReport | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def send(self, number: int) -> None:
+        with self.lock:
+            if self.process is not None:
+                self.process.send_signal(number)
+
+
+class _Commands:
+    """All the commands, a thread for each, and what is known of signals."""
+
+    def __init__(self, pool: Pool, commands: list[list[str]], style: str | None, environment: dict[str, str]) -> None:
+        self._environment = environment
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # one that is ignored might not wake the wait
+        self._ended_by = 0
+        self._left = len(commands)
+        self._lock = threading.Lock()
+        self._all = []
+        for words in commands:
+            own = style_for(words, environment, say) if style in (None, "auto") else style
+            self._all.append(_Command(words, pool.lease(shown(words[0]), style=own)))
+
+    def run(self) -> list[_Command]:
+        """Runs them all; signals for this process are passed on to each."""
+        threads = [threading.Thread(target=self._run, args=(command,)) for command in self._all]
+        for thread in threads:
+            thread.start()
+        while self._left > 0:
+            found = signal.sigwaitinfo(_AWAITED)
+            if found.si_signo in _ENDING:
+                self._ended_by = found.si_signo
+            if found.si_signo != signal.SIGCHLD and not (found.si_code > 0 and found.si_signo in _OF_A_KEY):
+                for command in self._all:
+                    command.send(found.si_signo)
+        for thread in threads:
+            thread.join()
+        return self._all
+
+    def _run(self, command: _Command) -> None:
+        """In a thread: waits for the slot, and for the end of the command and of what it leaves behind."""
+        try:
+            arguments = command.lease.configure(env=self._environment)
+            self._start(command, arguments)
+            if command.process is not None:
+                status = command.process.wait()
+                command.status = status if status >= 0 else 128 - status
+                command.report = command.lease.wait()
+        except (OSError, JobserverError) as error:
+            say(f"cannot run `{shown(command.words[0])}`: {error}")
+            command.status = NO_JOBSERVER
+        finally:
+            command.lease.close()
+            with self._lock:
+                self._left -= 1
+            os.kill(os.getpid(), signal.SIGCHLD)
+
+    def _start(self, command: _Command, arguments: dict[str, object]) -> None:
+        mask = ",".join(str(int(number)) for number in self._mask)
+        adopter = [sys.executable, "-m", "jobserver_ffi.cli.adopt", mask, str(ORPHAN_TIMEOUT), *command.words]
+        with command.lock:
+            if self._ended_by:
+                command.status = 128 + self._ended_by
+                return
+            command.process = subprocess.Popen(adopter, **arguments)  # type: ignore[call-overload]
+        command.lease.watch(command.process.pid)
+
+
+def run_several(commands: list[list[str]], jobs: int | None, style: str | None, check: bool) -> int:
+    """Runs the commands at the same time, in a pool of so many slots.
+
+    Returns:
+        The status of the first command that failed, in their order; 0 if none did.
+    """
+    jobs = jobs or usable_cpus()
+    for command in commands:
+        warn_of_own_jobs(command)
+    try:
+        pool = Pool(jobs)
+    except OSError as error:
+        say(f"cannot make a jobserver: {error.strerror}")
+        return NO_JOBSERVER
+    with pool:
+        done = _Commands(pool, commands, style, without_jobserver(caller_environment())).run()
+    statuses = [
+        command.status if command.report is None else settle(command.report, command.status, check, jobs)
+        for command in done
+    ]
+    return next((status for status in statuses if status), 0)
