@@ -20,25 +20,30 @@ EXTRA_FLAGS = os.environ.get("JOBSERVER_FFI_CFLAGS", "").split()
 # The calls between the core's files show in the cost of a token. Only gcc is sure to have what it needs to link.
 LINK_TIME = ["-flto"] if "gcc" in os.environ.get("CC", sysconfig.get_config_var("CC") or "").split(" ")[0] else []
 UNIX_FLAGS = ["-std=c11", "-fvisibility=hidden", "-g0", "-Wall", "-Wextra"]
+MICROSOFT_FLAGS = ["/std:c11", "/experimental:c11atomics"]
 
 
 def declarations() -> str:
-    """The part of the public header that cffi is to read: between the marks, from the line after the first one."""
+    """The part of the public header that cffi is to read: between the marks, from the line after the first one.
+
+    And a number of the C library that on Windows is not the one of Python's errno.
+    """
     text = HEADER.read_text(encoding="utf-8")
     text = text[text.index(OPENING) : text.index(CLOSING)]
-    return text.partition("*/")[2]
+    return text.partition("*/")[2] + "#define ETIMEDOUT ...\n"
 
 
 ffibuilder = FFI()
 ffibuilder.cdef(declarations())
 ffibuilder.set_source(
     "jobserver_ffi._core",
-    '#include "jobserver.h"',
+    '#include <errno.h>\n#include "jobserver.h"',
     include_dirs=["csrc"],
     sources=sorted(f"csrc/{path.name}" for path in CORE.glob("*.c")),
     depends=sorted(f"csrc/{path.name}" for path in CORE.glob("*.h")),
-    extra_compile_args=EXTRA_FLAGS if os.name == "nt" else UNIX_FLAGS + LINK_TIME + EXTRA_FLAGS,
+    extra_compile_args=(MICROSOFT_FLAGS if os.name == "nt" else UNIX_FLAGS + LINK_TIME) + EXTRA_FLAGS,
     extra_link_args=([] if os.name == "nt" else ["-pthread"]) + LINK_TIME + EXTRA_FLAGS,
+    libraries=["advapi32"] if os.name == "nt" else [],
 )
 
 if __name__ == "__main__":

@@ -53,6 +53,13 @@ int jobserver_client_create_private_fifo(const char *directory, int limit, jobse
     return client_from(result, channel, true, client);
 }
 
+/* Windows: makes a semaphore with a name that cannot be guessed, for this user in this session. */
+int jobserver_client_create_semaphore(int limit, jobserver_client **client) {
+    jobserver_channel *channel = NULL;
+    int result = limit < 0 ? -EINVAL : jobserver_channel_create_semaphore(limit, &channel);
+    return client_from(result, channel, true, client);
+}
+
 /* Joins the pool behind two descriptors, which stay the caller's and must stay open. */
 int jobserver_client_open_descriptors(int read_fd, int write_fd, jobserver_client **client) {
     jobserver_channel *channel = NULL;
@@ -64,6 +71,13 @@ int jobserver_client_open_descriptors(int read_fd, int write_fd, jobserver_clien
 int jobserver_client_open_path(const char *path, jobserver_client **client) {
     jobserver_channel *channel = NULL;
     int result = jobserver_channel_open_path(path, &channel);
+    return client_from(result, channel, false, client);
+}
+
+/* Windows: joins the pool that is the semaphore of this name (UTF-8). */
+int jobserver_client_open_semaphore(const char *name, jobserver_client **client) {
+    jobserver_channel *channel = NULL;
+    int result = jobserver_channel_open_semaphore(name, &channel);
     return client_from(result, channel, false, client);
 }
 
@@ -168,7 +182,7 @@ int jobserver_client_available(jobserver_client *client) {
     return result;
 }
 
-/* The two numbers that children inherit, or -1 and -1 if the pool is found by its path. */
+/* The two numbers that children inherit, or -1 and -1 if the pool is found by its path or name. */
 int jobserver_client_descriptors(jobserver_client *client, int descriptors[2]) {
     int result = jobserver_client_enter(client);
     if (result < 0) {
@@ -179,7 +193,7 @@ int jobserver_client_descriptors(jobserver_client *client, int descriptors[2]) {
     return 0;
 }
 
-/* Copies the pool's path, empty if it has none. -ENAMETOOLONG if it does not fit into `size` bytes. */
+/* Copies the pool's path or name, empty if it has none. -ENAMETOOLONG if it does not fit into `size` bytes. */
 int jobserver_client_path(jobserver_client *client, char *path, size_t size) {
     int result = jobserver_client_enter(client);
     if (result < 0) {

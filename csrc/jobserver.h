@@ -37,7 +37,9 @@ enum jobserver_error {
     JOBSERVER_NOT_A_PIPE = -10008,      /* neither a pipe nor a socket nor a character device */
     JOBSERVER_WRONG_DIRECTION = -10009, /* not open for reading, or not open for writing */
     JOBSERVER_READY = -10010,           /* something else that was waited for came first; nothing was taken */
-    JOBSERVER_LEASE_STATE = -10011      /* the lease has no process yet, has one already, or has ended */
+    JOBSERVER_TOO_MANY = -10011,        /* the pool has all its tokens already */
+    JOBSERVER_LEASE_STATE = -10012,     /* the lease has no process yet, has one already, or has ended */
+    JOBSERVER_WINDOWS = -20000          /* this minus a code of GetLastError, which has no errno */
 };
 
 typedef struct jobserver_client jobserver_client;
@@ -50,8 +52,10 @@ typedef struct jobserver_event jobserver_event;
 int jobserver_client_create_pipe(int limit, jobserver_client **client);
 int jobserver_client_create_fifo(const char *path, int limit, jobserver_client **client);
 int jobserver_client_create_private_fifo(const char *directory, int limit, jobserver_client **client);
+int jobserver_client_create_semaphore(int limit, jobserver_client **client);
 int jobserver_client_open_descriptors(int read_fd, int write_fd, jobserver_client **client);
 int jobserver_client_open_path(const char *path, jobserver_client **client);
+int jobserver_client_open_semaphore(const char *name, jobserver_client **client);
 int jobserver_client_close(jobserver_client *client);
 void jobserver_client_free(jobserver_client *client);
 int jobserver_client_available(jobserver_client *client);
@@ -116,6 +120,9 @@ intptr_t jobserver_event_waitable(const jobserver_event *event);
 /* Whether this process owns an implicit slot; and an event that is set whenever the slot becomes free. */
 int jobserver_implicit_owned(void);
 int jobserver_implicit_watch(jobserver_event *event);
+
+/* Windows: what ends the waits of one thread, as signals do elsewhere (JOBSERVER_UNSUPPORTED). */
+int jobserver_interrupt_from(intptr_t library, const char *function, unsigned thread);
 
 /*
  * Leases: a broker gives each process that it serves pipes of the process's own, and moves tokens between them and its

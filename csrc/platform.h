@@ -30,12 +30,17 @@ struct jobserver_until {
     int count;
 };
 
-/* Each makes a channel that the caller owns; with a limit it makes the pool too, and puts that many tokens into it. */
+/*
+ * Each makes a channel that the caller owns; with a limit it makes the pool too, and puts that many tokens into it.
+ * JOBSERVER_UNSUPPORTED for kinds of pools that the system does not have.
+ */
 int jobserver_channel_create_pipe(int limit, jobserver_channel **channel);
 int jobserver_channel_create_fifo(const char *path, int limit, jobserver_channel **channel);
 int jobserver_channel_create_private_fifo(const char *directory, int limit, jobserver_channel **channel);
+int jobserver_channel_create_semaphore(int limit, jobserver_channel **channel);
 int jobserver_channel_open_descriptors(int read_fd, int write_fd, jobserver_channel **channel);
 int jobserver_channel_open_path(const char *path, jobserver_channel **channel);
+int jobserver_channel_open_semaphore(const char *name, jobserver_channel **channel);
 
 /* Closes what the channel opened and frees it; removes the fifo too if `remove` and the channel made one. */
 void jobserver_channel_close(jobserver_channel *channel, bool remove);
@@ -71,7 +76,10 @@ int jobserver_channel_wait(jobserver_channel *channel, const struct jobserver_un
  */
 void jobserver_channel_retire(jobserver_channel *channel);
 
-/* Gives tokens back without waiting. Returns how many went in (at least 1), or -EAGAIN for a full pool. */
+/*
+ * Gives tokens back without waiting. Returns how many went in (at least 1), -EAGAIN for a full pipe, or
+ * JOBSERVER_TOO_MANY for a semaphore that has all its tokens.
+ */
 int jobserver_channel_give(jobserver_channel *channel, const unsigned char *bytes, size_t size);
 
 /* Tokens that are free now, without taking one. */
@@ -91,7 +99,7 @@ int jobserver_pool_lock_open(jobserver_channel *channel, jobserver_pool_lock **l
 int jobserver_pool_lock_wait(jobserver_pool_lock *lock, const struct jobserver_until *until);
 void jobserver_pool_lock_close(jobserver_pool_lock *lock);
 
-/* What children inherit: two descriptor numbers (-1 if it is a path), and the path (null if it is descriptors). */
+/* What children inherit: two descriptor numbers (-1 if it is none), and the path or name (null if it is descriptors). */
 void jobserver_channel_descriptors(const jobserver_channel *channel, int descriptors[2]);
 const char *jobserver_channel_path(const jobserver_channel *channel);
 
@@ -108,7 +116,7 @@ int64_t jobserver_now(void);
 void jobserver_lock(void);
 void jobserver_unlock(void);
 
-/* Lets other threads run for a moment (much less than a millisecond). */
+/* Lets other threads run for a moment. */
 void jobserver_pause(void);
 
 /*

@@ -252,4 +252,15 @@ int jobserver_channel_open_descriptors(int read_fd, int write_fd, jobserver_chan
     return finish(channel, result, out);
 }
 
+/* Semaphores with names are Windows's. */
+int jobserver_channel_create_semaphore(int limit, jobserver_channel **channel) {
+    (void)limit, (void)channel;
+    return JOBSERVER_UNSUPPORTED;
+}
+
+int jobserver_channel_open_semaphore(const char *name, jobserver_channel **channel) {
+    (void)name, (void)channel;
+    return JOBSERVER_UNSUPPORTED;
+}
+
 #endif

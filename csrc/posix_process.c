@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "jobserver.h"
+
 int64_t jobserver_now(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -60,6 +62,12 @@ static void start(void) {
 
 void jobserver_platform_start(void) {
     pthread_once(&started, start);
+}
+
+/* Signals interrupt system calls without our help. */
+int jobserver_interrupt_from(intptr_t library, const char *function, unsigned thread) {
+    (void)library, (void)function, (void)thread;
+    return JOBSERVER_UNSUPPORTED;
 }
 
 #endif

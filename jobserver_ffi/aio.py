@@ -180,8 +180,7 @@ class AsyncClient:
         try:
             return await future
         except BaseException:
-            future.cancel()
-            if future.cancelled():
+            if future.cancelled() or not future.done():  # cancelled, or the coroutine is closed
                 tasks.withdraw(order, future)
             elif future.exception() is None:
                 future.result().release()  # it came together with the cancellation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from errno import EAGAIN, EINTR, ETIMEDOUT
+from errno import EAGAIN, EINTR
 from time import monotonic_ns
 
 from ._core import ffi, lib
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .environment import FromEnv
     from .event import Others
     from .helper import HelperThread
-    from .ready import Waitable
+    from .ready import W
 
 _acquire = lib.jobserver_token_acquire
 _take = lib.jobserver_token_take
@@ -38,7 +38,13 @@ _give_raw_plus = lib.jobserver_give_raw_plus
 _PLUS = 43  # the byte of every token that GNU make or this package made
 _MOST_AT_ONCE = 1 << 20  # bytes that acquire_many makes room for, unless its minimum is larger
 
-VARIABLES = ("MAKEFLAGS", "CARGO_MAKEFLAGS")
+# Not MAKEFLAGS on Windows by itself: nmake reads it too, and stops at what it does not know.
+VARIABLES = ("CARGO_MAKEFLAGS",) if os.name == "nt" else ("MAKEFLAGS", "CARGO_MAKEFLAGS")
+
+if sys.platform == "win32":
+    from .windows import end_waits_on_interrupt
+
+    end_waits_on_interrupt()
 
 
 class Client:
@@ -51,7 +57,7 @@ class Client:
     Args:
         limit: How many tokens the pool has; 0 is an empty pool.
         style: "pipe" (the default on POSIX: understood by every make and by cargo) or "fifo" (make 4.4 and newer,
-            ninja 1.13 and newer).
+            ninja 1.13 and newer); on Windows "semaphore".
         path: With style "fifo", where to make the fifo; it must not exist. Default: a private directory in
             XDG_RUNTIME_DIR or else TMPDIR or /tmp.
 
@@ -125,7 +131,7 @@ class Client:
         It gives the process no implicit slot: there is none for a process that only knows an address.
 
         Args:
-            auth: "R,W" (two descriptors, which must stay open) or "fifo:PATH".
+            auth: "R,W" (two descriptors, which must stay open) or "fifo:PATH"; on Windows the name of a semaphore.
 
         Raises:
             FromEnvError: It is not the address of a usable jobserver; `.kind` says why.
@@ -136,7 +142,7 @@ class Client:
 
     @property
     def auth(self) -> str:
-        """The address that children get, as it was inherited: "R,W" or "fifo:PATH"."""
+        """The address that children get, as it was inherited: "R,W" or "fifo:PATH", or a semaphore's name."""
         return self._auth
 
     @property
@@ -188,7 +194,7 @@ class Client:
             code = function(what, max(end - monotonic_ns(), 0) if end else limit)
         if code >= 0 or code == lib.JOBSERVER_READY:
             return code
-        if code in (-EAGAIN, -ETIMEDOUT):
+        if code in (-EAGAIN, -lib.ETIMEDOUT):
             raise timed_out(timeout)
         raise error_for(code)
 
@@ -343,9 +349,7 @@ class Client:
 
         return HelperThread(self, callback)
 
-    def slot_or_ready(
-        self, others: Iterable[Waitable], timeout: float | None = None
-    ) -> tuple[Acquired | None, list[Waitable]]:
+    def slot_or_ready(self, others: Iterable[W], timeout: float | None = None) -> tuple[Acquired | None, list[W]]:
         """Waits for a slot, or until a child exits or a descriptor becomes readable: what a scheduler's loop needs.
 
         What is ready is looked for first, so children are never left unreaped for the sake of more jobs. The wait
@@ -414,7 +418,7 @@ class Client:
             raise self._error(code)
 
     def available(self) -> int:
-        """How many tokens are free now, without taking one (FIONREAD): true for this moment only.
+        """How many tokens are free now, without taking one (FIONREAD, NtQuerySemaphore): true for this moment only.
 
         Raises:
             Unsupported: A device that cannot say.
@@ -432,7 +436,8 @@ class Client:
         process: hold one meanwhile (`with client.acquire(): ...`). Thread-safe.
 
         Args:
-            variables: The environment variables to set; other flags and variables in them are kept.
+            variables: The environment variables to set; other flags and variables in them are kept. On Windows the
+                default is CARGO_MAKEFLAGS alone, since nmake stops at a jobserver in MAKEFLAGS: name that for make.
             **popen_kwargs: Passed on; `env` and `pass_fds` are merged into.
 
         Returns:

@@ -13,26 +13,31 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+# What this system has, the usual one first.
+STYLES = ("semaphore",) if os.name == "nt" else ("pipe", "fifo")
+
+
 def create(limit: int, style: str | None, path: str | os.PathLike[str] | None) -> tuple[Any, str, tuple[int, ...]]:
     """Makes a pool. Returns the core's client, its address, and the descriptors that children inherit."""
+    style = STYLES[0] if style is None else style
+    if style not in STYLES:
+        raise ValueError(f"style={style!r}: {' or '.join(map(repr, STYLES))} is wanted on this system")
+    if path is not None and style != "fifo":
+        raise ValueError(f"path={path!r} goes with style='fifo' only")
     out = ffi.new("jobserver_client **")
-    if style in (None, "pipe"):
-        if path is not None:
-            raise ValueError(f"path={path!r} goes with style='fifo' only")
-        code = lib.jobserver_client_create_pipe(limit, out)
-    elif style == "fifo":
+    if style == "fifo":
         code = _create_fifo(limit, path, out)
-    elif style == "semaphore":
-        raise ValueError("style='semaphore' is for Windows: use 'pipe' or 'fifo' here")
+    elif style == "pipe":
+        code = lib.jobserver_client_create_pipe(limit, out)
     else:
-        raise ValueError(f"style={style!r}: 'pipe' or 'fifo' is wanted")
+        code = lib.jobserver_client_create_semaphore(limit, out)
     if code == lib.JOBSERVER_LIMIT:
         raise ValueError(
             f"limit={limit}: a pipe here cannot hold so many tokens (see /proc/sys/fs/pipe-max-size): ask for fewer"
         )
     check(code)
     handle = ffi.gc(out[0], lib.jobserver_client_free)
-    return handle, *address(handle)
+    return handle, *address(handle, style)
 
 
 def _create_fifo(limit: int, path: str | os.PathLike[str] | None, out: Any) -> int:
@@ -61,13 +66,13 @@ def fifo_directories() -> list[str]:
     ]
 
 
-def address(handle: Any) -> tuple[str, tuple[int, ...]]:
+def address(handle: Any, style: str) -> tuple[str, tuple[int, ...]]:
     """The address that children get, and the descriptors that they must inherit for it."""
     path = ffi.new("char[]", 4096)
     check(lib.jobserver_client_path(handle, path, 4096))
-    name = ffi.string(path)
+    name = os.fsdecode(ffi.string(path))
     if name:
-        return "fifo:" + os.fsdecode(name), ()
+        return f"fifo:{name}" if style == "fifo" else name, ()
     descriptors = ffi.new("int[2]")
     check(lib.jobserver_client_descriptors(handle, descriptors))
     return f"{descriptors[0]},{descriptors[1]}", (descriptors[0], descriptors[1])

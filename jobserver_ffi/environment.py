@@ -9,7 +9,7 @@ from errno import EACCES, EBADF, EINVAL, EISDIR, ENOENT, ENOTDIR
 
 from ._core import ffi, lib
 from .client import Client
-from .errors import JobserverError, check
+from .errors import JobserverError, check, error_for
 from .makeflags import parse
 
 TYPE_CHECKING = False
@@ -26,6 +26,10 @@ _PATH_MENDS = {
     EACCES: "it is another user's: run this as that user, or make a jobserver of your own with `jobserver run -jN`",
     EISDIR: "the address must name the fifo itself, not its directory",
 }
+
+_NOT_HERE = (
+    "descriptors and fifos are POSIX's, here a jobserver is a semaphore: the tool above is one of MSYS or Cygwin"
+)
 
 _LARGEST_DESCRIPTOR = 2**31 - 1
 
@@ -151,6 +155,8 @@ def _open(auth: str, check_pipe: bool) -> tuple[Any, tuple[int, ...]]:
     """Joins the pool at an address. Returns the core's client and the descriptors that children must inherit."""
     if auth.startswith("fifo:"):
         return _open_path(auth.removeprefix("fifo:")), ()
+    if auth and "," not in auth and not auth.isdecimal():
+        return _open_semaphore(auth), ()
     numbers = _descriptors(auth)
     if min(numbers) < 0:
         raise _Refused(
@@ -167,12 +173,6 @@ def _open(auth: str, check_pipe: bool) -> tuple[Any, tuple[int, ...]]:
 def _descriptors(auth: str) -> tuple[int, int]:
     """The two numbers of "R,W"."""
     parts = auth.split(",")
-    if len(parts) == 1 and auth and not auth.isdecimal():
-        raise _Refused(
-            FromEnvErrorKind.UNSUPPORTED,
-            "that is the name of a semaphore (Windows) or a style that this version does not know: POSIX has R,W and "
-            "fifo:PATH",
-        )
     if len(parts) != 2 or not all(_is_number(part) for part in parts):
         raise _Refused(
             FromEnvErrorKind.CANNOT_PARSE,
@@ -187,9 +187,30 @@ def _is_number(text: str) -> bool:
     return digits.isdecimal() and digits.isascii() and len(digits) <= 10 and int(digits) <= _LARGEST_DESCRIPTOR
 
 
+def _open_semaphore(name: str) -> Any:
+    """Joins the pool that is a semaphore of this name."""
+    out = ffi.new("jobserver_client **")
+    code = lib.jobserver_client_open_semaphore(os.fsencode(name), out) if "\0" not in name else -EINVAL
+    if code == lib.JOBSERVER_UNSUPPORTED or (code < 0 and ":" in name):
+        raise _Refused(
+            FromEnvErrorKind.UNSUPPORTED,
+            "that is the name of a semaphore (Windows) or a style that this version does not know: POSIX has R,W and "
+            "fifo:PATH",
+        )
+    if code < 0:
+        raise _Refused(
+            FromEnvErrorKind.CANNOT_OPEN_PATH,
+            f"the semaphore cannot be opened ({error_for(code)}): its maker has ended, or is another user's or another "
+            f"session's",
+        )
+    return ffi.gc(out[0], lib.jobserver_client_free)
+
+
 def _check_descriptor(number: int, for_writing: bool, check_pipe: bool) -> None:
     """Raises _Refused unless the descriptor can be that end of a pool."""
     code = lib.jobserver_check_descriptor(number, for_writing)
+    if code == lib.JOBSERVER_UNSUPPORTED:
+        raise _Refused(FromEnvErrorKind.UNSUPPORTED, _NOT_HERE)
     if code == -EBADF:
         raise _Refused(
             FromEnvErrorKind.CANNOT_OPEN_FD,
@@ -219,6 +240,8 @@ def _open_path(path: str) -> Any:
         raise _Refused(FromEnvErrorKind.CANNOT_PARSE, "nothing stands behind `fifo:`: see what put it there")
     out = ffi.new("jobserver_client **")
     code = lib.jobserver_client_open_path(os.fsencode(path), out) if "\0" not in path else -EINVAL
+    if code == lib.JOBSERVER_UNSUPPORTED:
+        raise _Refused(FromEnvErrorKind.UNSUPPORTED, _NOT_HERE)
     if code == lib.JOBSERVER_NOT_A_PIPE:
         raise _Refused(FromEnvErrorKind.NOT_A_PIPE, f"{path!r} is neither a fifo nor a character device")
     if code < 0:

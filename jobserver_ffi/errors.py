@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 
 from ._core import lib
 
@@ -66,6 +67,11 @@ _MESSAGES: dict[int, tuple[type[JobserverError], str]] = {
         OverRelease,
         "this process has not taken a token with that byte: give back the byte that acquire_raw returned",
     ),
+    lib.JOBSERVER_TOO_MANY: (
+        OverRelease,
+        "the jobserver's semaphore has all its tokens already (Windows error 298), so the token is still held: some "
+        "process gave back more tokens than it took",
+    ),
     lib.JOBSERVER_UNSUPPORTED: (
         Unsupported,
         "this jobserver cannot be used like that without the danger of waiting for ever (it is another user's, or this "
@@ -110,6 +116,10 @@ def error_for(code: int) -> Exception:
     if code in _WITH_ERRNO:
         system_kind, number, message = _WITH_ERRNO[code]
         return system_kind(number, message)
+    if sys.platform == "win32" and code <= lib.JOBSERVER_WINDOWS:
+        from .windows import system_error
+
+        return system_error(lib.JOBSERVER_WINDOWS - code)
     return OSError(-code, os.strerror(-code))
 
 

@@ -110,8 +110,10 @@ class _Queue:
 
     def serve(self) -> None:
         """What the thread does until it is closed."""
-        while not self.closed:
-            self.event.clear()
+        while True:
+            self.event.clear()  # first: who closes, asks or withdraws after this sets it again
+            if self.closed:
+                break
             if self.falls_idle():
                 self.event.wait()
             else:
@@ -124,7 +126,7 @@ class _Queue:
         with self.lock:
             while self.waiting and self.waiting[0].cancelled():
                 self.waiting.popleft()
-            self.idle = not self.waiting and not self.closed
+            self.idle = not self.waiting
             return self.idle
 
     def first(self) -> Future[Acquired] | None:

@@ -142,20 +142,23 @@ class PendingTasks:
 
     def serve(self) -> None:
         """What the thread does: it waits while tasks do, and sleeps otherwise."""
-        while not self.stopped:
-            self.event.clear()
+        there_is_a_loop = True
+        while there_is_a_loop:
+            self.event.clear()  # first: who stops, asks or withdraws after this sets it again
+            if self.stopped:
+                return
             order = self.current()
             if order is None:
                 self.event.wait()
-            elif not self.serve_one(order):
-                return
+            else:
+                there_is_a_loop = self.serve_one(order)
 
     def current(self) -> Order | None:
         """The first order with tasks that wait."""
         with self.lock:
             order = next((order for order in self.orders if order.wanted > 0), None)
-            self.idle = order is None and not self.stopped
-            return None if self.stopped else order
+            self.idle = order is None
+            return order
 
     def serve_one(self, order: Order) -> bool:
         """Waits for what the order wants, or for the event. False if the loop is not there any more."""

@@ -71,7 +71,11 @@ def wait_for_slot(client: Client, timeout: float | None) -> Acquired:
 
 
 def descriptor(other: Waitable, opened: ExitStack) -> int:
-    """A descriptor that is readable when this is ready; for a child it is opened here."""
+    """A descriptor that is readable when this is ready; for a child it is opened here. On Windows its handle."""
+    if sys.platform == "win32":
+        from .windows import handle
+
+        return handle(other)
     if isinstance(other, int):
         return other
     if hasattr(other, "fileno"):
@@ -112,6 +116,10 @@ def always_readable(opened: ExitStack) -> int:
 
 def ready(watched: list[tuple[int, W]]) -> list[W]:
     """Those that are ready now."""
+    if sys.platform == "win32":
+        from .windows import is_signalled
+
+        return [other for number, other in watched if is_signalled(number)]
     poll = select.poll()
     for number, _ in watched:
         poll.register(number, select.POLLIN)

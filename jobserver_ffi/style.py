@@ -6,19 +6,21 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from .create import STYLES
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     Warn = Callable[[str], object]
 
-_MAKE = re.compile(r"(b|g|gnu|p|re)?make(-?\d+(\.\d+)*)?")
+_MAKE = re.compile(r"(b|g|gnu|p|re)?make(-?\d+(\.\d+)*)?(\.exe)?")
 _FIRST_WITH_FIFO = (4, 4)
 _LONGEST_ANSWER = 5  # seconds that a make may take to tell its version
 
 
 def is_make(program: str) -> bool:
     """Whether a program is a make, by its name."""
-    return _MAKE.fullmatch(os.path.basename(program)) is not None
+    return _MAKE.fullmatch(os.path.normcase(os.path.basename(program))) is not None
 
 
 def style_for(command: Sequence[str], environment: Mapping[str, str], warn: Warn) -> str:
@@ -32,8 +34,10 @@ def style_for(command: Sequence[str], environment: Mapping[str, str], warn: Warn
         warn: Is told of a make that does not answer.
 
     Returns:
-        "fifo" where the make is GNU make 4.4 or newer, or there is none; else "pipe".
+        The system's only one, or "fifo" where the make is GNU make 4.4 or newer, or there is none; else "pipe".
     """
+    if len(STYLES) == 1:
+        return STYLES[0]
     version = make_version(command[0] if is_make(command[0]) else "make", environment, warn)
     return "fifo" if version is None or version >= _FIRST_WITH_FIFO else "pipe"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import select
 import signal
 import subprocess
@@ -17,7 +16,7 @@ import psutil
 
 from jobserver_ffi.makeflags import parse
 
-from .conftest import in_pipe
+from .conftest import CAPABILITIES, in_pipe
 from .overlap import GUARD, captured
 
 JOBSERVER = [sys.executable, "-m", "jobserver_ffi.cli"]
@@ -41,8 +40,11 @@ class Running:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError, PermissionError):
+            if CAPABILITIES["signals"]:
+                os.killpg(self.pid, signal.SIGKILL)
+            else:
+                self.process.kill()  # which takes the rest of its job object with it
         with self.process:
             pass
 
@@ -151,6 +153,8 @@ class Shell:
 @contextmanager
 def shell(command: list[str], *, background: bool = False, **popen_kwargs: Any) -> Iterator[Shell]:
     """Runs a command as the job of a shell on a new terminal, in the foreground or in the background."""
+    import pty
+
     terminal, end = pty.openpty()
     (told, tell), (wanted, want) = os.pipe(), os.pipe()
     started = subprocess.Popen(

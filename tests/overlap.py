@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import shlex
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jobserver_ffi import Client
+from jobserver_ffi.create import STYLES
 
 from .conftest import Tool, need_make
 
@@ -25,13 +27,18 @@ GUARD = 60.0  # seconds until a build that hangs is let go, so that the test fai
 # What a job runs: it ends when the counter says so. With arguments it becomes that program, which is then the job.
 JOB = """\
 import os, socket, sys
-job = socket.socket(socket.AF_UNIX)
+job = socket.socket({family})
 job.connect({address!r})
 job.set_inheritable(True)
 assert job.recv(1), "nobody counts any more"
 if len(sys.argv) > 1:
     os.execvp(sys.argv[1], sys.argv[1:])
 """
+
+
+def command_line(words: list[str]) -> str:
+    """The words as the shell of a recipe takes them."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 class JobCounter:
@@ -63,11 +70,14 @@ class JobCounter:
         self._expected, self._full, self._ask_free, self._once = jobs, full, free, once
         self._directory = tempfile.TemporaryDirectory()
         place = Path(self._directory.name)
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(place / "jobs"))
+        # A local socket shows the end of a job before the next one can begin.
+        local = hasattr(socket, "AF_UNIX")
+        family = int(socket.AF_UNIX if local else socket.AF_INET)
+        self._listener = socket.socket(family)
+        self._listener.bind(str(place / "jobs") if local else ("127.0.0.1", 0))
         self._listener.listen(1000)
-        (place / "job.py").write_text(JOB.format(address=str(place / "jobs")))
-        self.command = shlex.join([sys.executable, "-I", "-S", str(place / "job.py")])
+        (place / "job.py").write_text(JOB.format(family=family, address=self._listener.getsockname()))
+        self.command = command_line([sys.executable, "-I", "-S", str(place / "job.py")])
         self._held: list[socket.socket] = []
         self._let_go: list[socket.socket] = []
         self._stopped, self._stop = socket.socketpair()
@@ -117,7 +127,8 @@ class JobCounter:
 
     def _forget_ended(self) -> None:
         """Forgets the jobs that have ended; a job never says anything, so what is readable is its end."""
-        for job in select.select([*self._held, *self._let_go], [], [], 0)[0]:
+        jobs = [*self._held, *self._let_go]
+        for job in select.select(jobs, [], [], 0)[0] if jobs else []:
             (self._held if job in self._held else self._let_go).remove(job)
             job.close()
 
@@ -145,21 +156,30 @@ class JobCounter:
 
 
 # GNU make as it can be the jobserver: its version and its style.
-MAKE_SERVERS = ["4.3 pipe", "4.4.1 pipe", "4.4.1 fifo"]
+MAKE_SERVERS = ["4.3 pipe", "4.4.1 pipe", "4.4.1 fifo"] if "pipe" in STYLES else ["4.4.1 semaphore"]
+
+# What puts a make or ninja under a client: MAKEFLAGS too, which is not set on Windows unless it is named.
+FOR_MAKE: dict[str, Any] = {"variables": ("MAKEFLAGS", "CARGO_MAKEFLAGS")}
 
 
 def server_command(server: str) -> tuple[Tool, list[str]]:
     """The make of an entry of MAKE_SERVERS, and the command that makes it a jobserver of that style, without -j."""
     version, style = server.split()
     tool = need_make(version)
-    return tool, [tool.path, "-s", *([f"--jobserver-style={style}"] if version != "4.3" else [])]
+    return tool, [
+        tool.path,
+        "-s",
+        *([f"--jobserver-style={style}"] if version != "4.3" and style != "semaphore" else []),
+    ]
 
 
 # What a program of a test begins with; one that waits for ever is ended, so that the test fails.
 PROGRAM = f"""\
-import fcntl, json, os, signal, subprocess, sys, threading
+import json, os, signal, subprocess, sys, threading
 from jobserver_ffi import Client, FromEnvError
-signal.alarm({GUARD:.0f})
+if hasattr(signal, "alarm"):
+    import fcntl
+    signal.alarm({GUARD:.0f})
 """
 
 # In a recipe's program there are also `client` and `error`, and tell(), which hands values to the test.
@@ -198,7 +218,7 @@ class Recipe:
         makefile = ["all:"]
         for number, (prefix, program) in enumerate(lines):
             command = write_recipe(directory / f"recipe{number}.py", program, self._told)
-            makefile.append(f"\t{prefix}{shlex.join(command)}")
+            makefile.append(f"\t{prefix}{command_line(command)}")
         (directory / "Makefile").write_text("\n".join(makefile) + "\n")
 
     def run(self, command: list[str], **popen_kwargs: Any) -> list[dict[str, Any]]:
@@ -231,4 +251,4 @@ LIST_OPEN = [
 
 def ends(client: Client) -> set[int]:
     """The descriptors that a pool's address names."""
-    return set() if client.auth.startswith("fifo:") else set(map(int, client.auth.split(",")))
+    return set(map(int, client.auth.split(","))) if "," in client.auth else set()

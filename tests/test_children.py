@@ -13,7 +13,7 @@ import pytest
 from jobserver_ffi import Client
 
 from .conftest import TokenPipe
-from .overlap import LIST_OPEN, captured, ends, python
+from .overlap import FOR_MAKE, LIST_OPEN, captured, ends, python
 
 NewPipe = Callable[[bytes], TokenPipe]
 every_style = pytest.mark.parametrize("style", ["pipe", "fifo"])
@@ -53,6 +53,7 @@ def test_a_grandchild_has_what_is_advertised_and_nothing_else(whole: NewPipe) ->
     assert open_in_child(child) == {0, 1, 2, pipe.read_fd, pipe.write_fd}
 
 
+@pytest.mark.needs("fifo")
 @pytest.mark.parametrize("waited", ["wait", "poll", "communicate"])
 def test_a_fifo_stays_until_the_child_was_waited_for(waited: str, tmp_path: Path) -> None:
     client = Client(1, style="fifo", path=tmp_path / "pool")
@@ -80,6 +81,7 @@ def owner(directory: Path) -> tuple[subprocess.Popen[str], Path]:
     return child, Path(child.stdout.readline().strip())
 
 
+@pytest.mark.needs("fifo")
 def test_what_a_killed_owner_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
     killed, left = owner(tmp_path)
     living, used = owner(tmp_path)
@@ -117,7 +119,7 @@ def test_every_descriptor_is_not_let_through() -> None:
 def test_the_other_flags_stay_and_no_old_address_does() -> None:
     given = {"MAKEFLAGS": "k -j9 --jobserver-auth=98,99 -- A=1", "MFLAGS": "-k -j9 --jobserver-auth=98,99"}
     with Client(3) as client:
-        environ = client.configure(env=given)["env"]
+        environ = client.configure(env=given, **FOR_MAKE)["env"]
     assert environ["MAKEFLAGS"] == f"k -j3 --jobserver-auth={client.auth} -- A=1"
     assert environ["CARGO_MAKEFLAGS"].split() == ["-j3", f"--jobserver-auth={client.auth}"]
     assert environ["MFLAGS"] == "-k"

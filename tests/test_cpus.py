@@ -129,6 +129,7 @@ def test_the_mount_that_holds_the_group_is_taken(tmp_path: Path) -> None:
     assert lay_out(tmp_path, "0::/a\n", other + V2, files) == 3
 
 
+@pytest.mark.needs("any file name")
 def test_escapes_in_mountinfo(tmp_path: Path) -> None:
     mountinfo = V2.replace("/sys/fs/cgroup", "/sys/fs/cgroup/a\\040b\\134\\011c\\777")
     assert lay_out(tmp_path, "0::/\n", mountinfo, {"a b\\\tc\\777/cpu.max": "200000 100000"}) == 2

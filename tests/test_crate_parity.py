@@ -16,10 +16,10 @@ from jobserver_ffi import AcquireTimeout, Client
 from jobserver_ffi.makeflags import parse
 
 from .conftest import TokenPipe
-from .overlap import MAKE_SERVERS, JobCounter, Recipe, captured, python, quiet, server_command
+from .overlap import FOR_MAKE, MAKE_SERVERS, JobCounter, Recipe, captured, python, quiet, server_command
 
 NewPipe = Callable[[bytes], TokenPipe]
-STYLES = ["pipe", "fifo"]
+STYLES = ["pipe", "fifo", "semaphore"]
 every_style = pytest.mark.parametrize("style", STYLES)
 every_server = pytest.mark.parametrize("server", MAKE_SERVERS)
 
@@ -124,7 +124,7 @@ def test_make_with_its_own_slot_only(server: str, tmp_path: Path) -> None:
     """The only token is held, so make runs one job after the other."""
     (tmp_path / "Makefile").write_text("all: foo bar\nfoo bar:\n\techo $@\n")
     with Client(1, style=server.split()[1]) as client, client.acquire():
-        done = client.run([server_command(server)[0].path], cwd=tmp_path, **captured({}))
+        done = client.run([server_command(server)[0].path], cwd=tmp_path, **FOR_MAKE, **captured({}))
     quiet(done)
     assert done.stdout in ("echo foo\nfoo\necho bar\nbar\n", "echo bar\nbar\necho foo\nfoo\n")
 
@@ -169,9 +169,9 @@ def test_client_of_myself(style: str) -> None:
 # try_acquire, the address and the parser.
 
 
-@pytest.mark.parametrize("pool", [*STYLES, "inherited"])
-def test_try_acquire(pool: str, whole: NewPipe) -> None:
-    with whole(b"1").client() if pool == "inherited" else Client(1, style=pool) as client:
+@pytest.mark.parametrize("style", [*STYLES, "inherited"])
+def test_try_acquire(style: str, whole: NewPipe) -> None:
+    with whole(b"1").client() if style == "inherited" else Client(1, style=style) as client:
         raw = client.acquire().drop_without_releasing()
         assert client.try_acquire() is None
         client.release_raw(raw)

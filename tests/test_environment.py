@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pickle
-import pty
 import socket
 import stat
-import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +16,8 @@ from jobserver_ffi import Client, FromEnvError, FromEnvErrorKind
 from .conftest import TokenPipe
 
 pytestmark = pytest.mark.quick
+needs_pipe = pytest.mark.needs("pipe")
+needs_semaphore = pytest.mark.needs("semaphore")
 
 Kind = FromEnvErrorKind
 NewPipe = Callable[[bytes], TokenPipe]
@@ -41,7 +40,7 @@ def flags(auth: str) -> dict[str, str]:
         ({"MAKEFLAGS": "\udcff\udcfe"}, Kind.NO_JOBSERVER),
         (flags("-2,-2"), Kind.NEGATIVE_FD),
         (flags("-1,4"), Kind.NEGATIVE_FD),
-        (flags("gmake_semaphore_17"), Kind.UNSUPPORTED),
+        pytest.param(flags("gmake_semaphore_17"), Kind.UNSUPPORTED, marks=pytest.mark.needs("pipe")),
         (flags("socket:/tmp/x"), Kind.UNSUPPORTED),
     ],
 )
@@ -66,9 +65,10 @@ def test_where_no_jobserver_is_offered_there_is_no_client(environ: dict[str, str
         ("²,1", Kind.CANNOT_PARSE, "R,W"),
         ("", Kind.CANNOT_PARSE, "R,W"),
         ("fifo:", Kind.CANNOT_PARSE, "fifo:"),
-        ("fifo:/no/such/fifo", Kind.CANNOT_OPEN_PATH, "its maker has ended"),
-        ("fifo:/", Kind.CANNOT_OPEN_PATH, "not its directory"),
-        ("2147483647,2147483646", Kind.CANNOT_OPEN_FD, "`+`"),
+        pytest.param("fifo:/no/such/fifo", Kind.CANNOT_OPEN_PATH, "its maker has ended", marks=needs_pipe),
+        pytest.param("fifo:/", Kind.CANNOT_OPEN_PATH, "not its directory", marks=needs_pipe),
+        pytest.param("2147483647,2147483646", Kind.CANNOT_OPEN_FD, "`+`", marks=needs_pipe),
+        pytest.param("no-such-semaphore", Kind.CANNOT_OPEN_PATH, "its maker has ended", marks=needs_semaphore),
     ],
 )
 def test_an_unusable_jobserver_is_an_error_with_its_mend(auth: str, kind: Kind, mend: str) -> None:
@@ -125,6 +125,7 @@ def test_reversed_descriptors(whole: NewPipe) -> None:
     assert caught.value.kind is Kind.CANNOT_OPEN_FD
 
 
+@pytest.mark.needs("pipe")
 def test_a_file_is_no_pool(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"++++")
@@ -139,6 +140,7 @@ def test_a_file_is_no_pool(tmp_path: Path) -> None:
     assert path.read_bytes() == b"++++"
 
 
+@pytest.mark.needs("fifo")
 def test_a_fifo_of_somebody_else(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
@@ -156,6 +158,7 @@ def test_a_fifo_of_somebody_else(tmp_path: Path) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.needs("fifo")
 def test_a_fifo_with_a_blank_in_its_path(tmp_path: Path) -> None:
     path = tmp_path / "a b\\c"
     with Client(2, style="fifo", path=path) as server:
@@ -169,6 +172,8 @@ def test_a_fifo_with_a_blank_in_its_path(tmp_path: Path) -> None:
 
 
 def descriptor_flags(pipe: TokenPipe) -> list[int]:
+    import fcntl
+
     commands = (fcntl.F_GETFL, fcntl.F_GETFD)
     return [fcntl.fcntl(descriptor, command) for descriptor in (pipe.read_fd, pipe.write_fd) for command in commands]
 
@@ -192,6 +197,7 @@ def sockets(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, soc
         yield ours, theirs
 
 
+@pytest.mark.needs("sockets with names")
 def test_a_socket_holds_tokens(sockets: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = sockets
     for byte in (b"x", b"y"):
@@ -212,7 +218,11 @@ def test_a_socket_holds_tokens(sockets: tuple[socket.socket, socket.socket]) -> 
     assert caught.value.kind is Kind.NOT_A_PIPE
 
 
+@pytest.mark.needs("pipe")
 def test_a_character_device_holds_tokens() -> None:
+    import pty
+    import tty
+
     server, device = pty.openpty()
     tty.setraw(device)
     os.write(server, b"mn")

@@ -16,7 +16,7 @@ from jobserver_ffi import Client, OverRelease
 
 from .conftest import TokenPipe, in_pipe
 
-pytestmark = pytest.mark.quick
+pytestmark = [pytest.mark.quick, pytest.mark.needs("fork")]
 
 NewPipe = Callable[[bytes], TokenPipe]
 

@@ -15,6 +15,8 @@ from jobserver_ffi.makeflags import MakeFlags, merge, parse, remove_auth
 
 from .conftest import Tool
 
+pytestmark = pytest.mark.needs("sh")
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -15,6 +15,8 @@ from jobserver_ffi import Client
 from .conftest import TokenPipe, Tool
 from .overlap import JobCounter, captured, told_in, write_recipe
 
+pytestmark = pytest.mark.needs("sh")
+
 NewPipe = Callable[[bytes], TokenPipe]
 
 # Stands between cargo and rustc: a compilation is a job, what cargo only asks rustc is none.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import threading
@@ -16,7 +15,7 @@ import pytest
 from jobserver_ffi import AcquireTimeout, Client
 
 from .conftest import TokenPipe
-from .overlap import LIST_OPEN, MAKE_SERVERS, JobCounter, Recipe, captured, ends, quiet, server_command
+from .overlap import FOR_MAKE, LIST_OPEN, MAKE_SERVERS, JobCounter, Recipe, captured, ends, quiet, server_command
 
 NewPipe = Callable[[bytes], TokenPipe]
 Done = subprocess.CompletedProcess[Any]
@@ -35,17 +34,17 @@ def make_of(server: str, directory: Path) -> tuple[str, list[str]]:
 
 
 def by_run(client: Client, command: list[str]) -> Done:
-    return client.run(command, **captured({}))
+    return client.run(command, **FOR_MAKE, **captured({}))
 
 
 def by_popen(client: Client, command: list[str]) -> Done:
-    with client.popen(command, **captured({})) as child:
+    with client.popen(command, **FOR_MAKE, **captured({})) as child:
         out, err = child.communicate()
     return subprocess.CompletedProcess(command, child.returncode, out, err)
 
 
 def by_configure(client: Client, command: list[str]) -> Done:
-    with subprocess.Popen(command, **client.configure(**captured({}))) as child:
+    with subprocess.Popen(command, **client.configure(**FOR_MAKE, **captured({}))) as child:
         out, err = child.communicate()
     return subprocess.CompletedProcess(command, child.returncode, out, err)
 
@@ -69,11 +68,12 @@ def test_sub_makes_share_the_slots(server: str, tmp_path: Path) -> None:
     with Client(4, style=style) as client, JobCounter(12, 4, client.available) as counter:
         (tmp_path / "part.mk").write_text(flat(6, counter.command))
         with client.acquire():
-            quiet(client.run(command, **captured({})))
+            quiet(client.run(command, **FOR_MAKE, **captured({})))
         assert client.available() == 4
     counter.check()
 
 
+@pytest.mark.needs("pipe")
 def test_both_makes_share_one_pool(tmp_path: Path) -> None:
     commands = [make_of(server, tmp_path)[1] for server in ("4.3 pipe", "4.4.1 pipe")]
     with Client(5, style="pipe") as client, JobCounter(12, 5, client.available) as counter:
@@ -81,7 +81,7 @@ def test_both_makes_share_one_pool(tmp_path: Path) -> None:
 
         def build(command: list[str]) -> None:
             with client.acquire():
-                quiet(client.run(command, **captured({})))
+                quiet(client.run(command, **FOR_MAKE, **captured({})))
 
         with ThreadPoolExecutor(2) as threads:
             list(threads.map(build, commands))
@@ -96,7 +96,7 @@ def test_a_build_that_starts_after_its_client_is_gone(server: str, end: str, tmp
     client = Client(3, style=style)
     with Client.open(client.auth) as witness, JobCounter(6, 4, witness.available) as counter:
         (tmp_path / "Makefile").write_text(flat(6, counter.command))
-        configured = client.configure(**captured({}))
+        configured = client.configure(**FOR_MAKE, **captured({}))
         if end == "close":
             client.close()
         else:
@@ -109,6 +109,7 @@ def test_a_build_that_starts_after_its_client_is_gone(server: str, end: str, tmp
     counter.check()
 
 
+@pytest.mark.needs("/proc")
 @every_server
 def test_threads_that_start_builds_at_the_same_time(server: str, tmp_path: Path) -> None:
     """Other pools come and go meanwhile: no child gets a descriptor or a token of another pool."""
@@ -121,7 +122,7 @@ def test_threads_that_start_builds_at_the_same_time(server: str, tmp_path: Path)
             listed = other.run(LIST_OPEN, **captured({"stdin": subprocess.DEVNULL})).stdout
             assert set(map(int, listed.split())) == {0, 1, 2} | ends(other)
             with shared.acquire():
-                quiet(shared.run(command, **captured({})))
+                quiet(shared.run(command, **FOR_MAKE, **captured({})))
 
     with Client(6, style=style) as client, JobCounter(18, 6, client.available) as counter:
         (tmp_path / "Makefile").write_text(flat(3, counter.command))
@@ -131,25 +132,29 @@ def test_threads_that_start_builds_at_the_same_time(server: str, tmp_path: Path)
     counter.check()
 
 
+@pytest.mark.needs("sh")
 @every_server
 def test_a_build_that_fails_gives_all_back(server: str, tmp_path: Path) -> None:
     style, command = make_of(server, tmp_path)
     with Client(3, style=style) as client, JobCounter(3, 3, client.available) as counter:
         (tmp_path / "Makefile").write_text(flat(3, f"{counter.command}; exit 1"))
         with client.acquire():
-            assert client.run([*command, "-k"], **captured({})).returncode == 2
+            assert client.run([*command, "-k"], **FOR_MAKE, **captured({})).returncode == 2
         assert client.available() == 3
     counter.check()
 
 
+@pytest.mark.needs("pipe")
 @pytest.mark.parametrize("server", ["4.3 pipe", "4.4.1 pipe"])
 def test_what_make_does_to_the_flags_of_our_pipe_does_not_disturb_us(server: str, tmp_path: Path) -> None:
     """Make sets O_NONBLOCK on the read end that it inherits: a plain read of it would fail from then on."""
+    import fcntl
+
     (tmp_path / "Makefile").write_text("all:;@:\n")
     with Client(1) as client:
         read_fd = int(client.auth.split(",")[0])
         assert not fcntl.fcntl(read_fd, fcntl.F_GETFL) & os.O_NONBLOCK
-        quiet(client.run(make_of(server, tmp_path)[1], **captured({})))
+        quiet(client.run(make_of(server, tmp_path)[1], **FOR_MAKE, **captured({})))
         assert fcntl.fcntl(read_fd, fcntl.F_GETFL) & os.O_NONBLOCK
         with ThreadPoolExecutor(1) as threads:
             with client.acquire():
@@ -177,7 +182,7 @@ for token in held:
 with client.acquire(), client.acquire(60), client.acquire_many(9):
     pass
 client.release_raw(client.acquire_raw())
-client.run(["true"])
+client.run([sys.executable, "-I", "-S", "-c", ""])
 tell(free=client.available(), after=flags())
 client.close()
 """
@@ -202,6 +207,7 @@ except FromEnvError as raised:
 """
 
 
+@pytest.mark.needs("pipe")
 @pytest.mark.parametrize(
     ("server", "kind", "mend"),
     [
@@ -216,6 +222,7 @@ def test_a_recipe_without_a_plus_is_told_the_mend(server: str, kind: str, mend: 
     assert "MAKEFLAGS" in told["message"]
 
 
+@pytest.mark.needs("fifo")
 def test_a_recipe_without_a_plus_reaches_a_fifo(tmp_path: Path) -> None:
     """Make does not hide a fifo from recipes that are not marked."""
     (told,) = Recipe(tmp_path, ("", TELL_ERROR)).run([*server_command("4.4.1 fifo")[1], "-j4"])
@@ -237,6 +244,7 @@ tell(implicit=slot.implicit, status=done.returncode, auth=client.auth, free=clie
 """
 
 
+@pytest.mark.needs("fifo")
 @pytest.mark.parametrize(
     ("server", "place"), [*((server, "plain") for server in MAKE_SERVERS), ("4.4.1 fifo", "a blank")]
 )

@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from .conftest import Tool, missing
+
+pytestmark = pytest.mark.needs("sh")
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "examples" / "build_lua.py"
 

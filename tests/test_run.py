@@ -20,6 +20,8 @@ from jobserver_ffi.makeflags import parse
 from .command import JOBSERVER, Done, Running, descriptors_of, python, run, script
 from .conftest import missing
 
+pytestmark = pytest.mark.needs("sh")
+
 # A command that tells what it sees of its surroundings.
 WITNESS = """\
 import json, os, sys
@@ -66,8 +68,10 @@ def test_status_is_the_commands(status: int) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGSEGV, signal.SIGPIPE])
-def test_status_of_a_command_that_a_signal_ended(number: int) -> None:
+@pytest.mark.needs("signals")
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT", "SIGSEGV", "SIGPIPE"])
+def test_status_of_a_command_that_a_signal_ended(name: str) -> None:
+    number = signal.Signals[name]
     assert run("sh", "-c", f"kill -{number} $$").returncode == 128 + number
 
 

@@ -16,6 +16,8 @@ from .command import JOBSERVER, Done, Running, run, start
 from .conftest import PATH, Tool
 from .overlap import GUARD, MAKE_SERVERS, JobCounter, server_command
 
+pytestmark = pytest.mark.needs("sh")
+
 every_server = pytest.mark.parametrize("server", MAKE_SERVERS)
 NESTED = shlex.join([*JOBSERVER, "run"])
 

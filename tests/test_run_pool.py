@@ -18,6 +18,8 @@ from .command import JOBSERVER, Running, python, run
 from .conftest import TokenPipe, Tool
 from .overlap import GUARD
 
+pytestmark = pytest.mark.needs("sh")
+
 NewPipe = Callable[[bytes], TokenPipe]
 
 # A command that takes tokens out of its pool, or puts some in, and ends.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -347,6 +346,8 @@ def test_hang_up_of_the_terminal_reaches_the_command(tell: Tell) -> None:
     """The kernel tells the leader of the session alone, which may be this process."""
     lines, number = tell
     leader = "import fcntl, os, sys, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\nos.execv(sys.argv[1], sys.argv[1:])"
+    import pty
+
     terminal, end = pty.openpty()
     with Running([*python(leader), *witness(number)], pass_fds=(number,), stdin=end):
         os.close(end)

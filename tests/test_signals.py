@@ -15,7 +15,7 @@ from jobserver_ffi import AcquireTimeout, Client
 
 from .conftest import TokenPipe, wait_until_asleep
 
-pytestmark = pytest.mark.quick
+pytestmark = [pytest.mark.quick, pytest.mark.needs("signals")]
 
 INTERRUPTIONS = 20_000
 NewPipe = Callable[[bytes], TokenPipe]

@@ -38,12 +38,14 @@ def test_version_of_real_makes(gnu_make: Tool) -> None:
     assert make_version(gnu_make.path, {"PATH": PATH}, say) == gnu_make.version
 
 
+@pytest.mark.needs("sh")
 def test_version_is_asked_without_the_flags_around(tmp_path: Path) -> None:
     make = script(tmp_path / "make", '#!/bin/sh\necho "GNU Make 4.3$MAKEFLAGS$GNUMAKEFLAGS$CARGO_MAKEFLAGS"\n')
     environment = {**os.environ, "MAKEFLAGS": "1", "GNUMAKEFLAGS": "2", "CARGO_MAKEFLAGS": "3"}
     assert make_version(str(make), environment, say) == (4, 3)
 
 
+@pytest.mark.needs("sh")
 @pytest.mark.parametrize(
     ("answer", "version"),
     [
@@ -65,6 +67,7 @@ def test_version_of_what_is_not_there(tmp_path: Path) -> None:
     assert make_version(str(tmp_path / "make"), {}, say) is None
 
 
+@pytest.mark.needs("sh")
 def test_make_that_does_not_answer_is_given_a_pipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

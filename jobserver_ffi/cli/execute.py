@@ -83,7 +83,7 @@ def cannot_run(name: str, error: OSError) -> int:
         The exit status that says so, as `env` and shells have it.
     """
     reason = error.strerror or str(error)
-    if error.errno == errno.ENOENT and "/" not in name:
+    if error.errno == errno.ENOENT and not os.path.dirname(name):
         reason = "there is no such program in PATH"
     elif error.errno == errno.ENOENT and os.path.exists(name):
         reason = "the interpreter that its first line or its header names does not exist"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from .. import Client
+from ..create import STYLES
 from ..makeflags import parse
 from .execute import caller_environment, cannot_run, execute, restore_signals
 from .messages import say, shown
@@ -16,10 +18,16 @@ if TYPE_CHECKING:
     from ..environment import FromEnv
     from ..lease import LeaseReport
 
+    if sys.platform == "win32":
+        from .supervise_windows import Supervisor
+    else:
+        from .supervise import Supervisor
+
 CHECK_FAILED = 70
 NO_JOBSERVER = 125
 
-_USAGE = "jobserver run [-j N] [--style {auto,pipe,fifo}] [--check] [--] CMD [ARGUMENT ...] [--- CMD ...]..."
+_STYLES = ("auto", *STYLES)
+_USAGE = f"jobserver run [-j N] [--style {{{','.join(_STYLES)}}}] [--check] [--] CMD [ARGUMENT ...] [--- CMD ...]..."
 
 _DESCRIPTION = """\
 Runs CMD under a jobserver with N slots: make, ninja, cargo and whatever else
@@ -55,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--style",
-        choices=("auto", "pipe", "fifo"),
+        choices=_STYLES,
         help="how CMD finds the jobserver: every make reads a pipe, make 4.4 and ninja 1.13 read a fifo (default: "
         "auto, which asks make for its version)",
     )
@@ -96,9 +104,15 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
                 f"to share that one leave -j out"
             )
         if len(commands) > 1:
+            if sys.platform == "win32":
+                parser.error("several commands share a pool by leases, which Windows does not have: run one CMD")
             from .several import run_several
 
             return run_several(commands, arguments.jobs, arguments.style, arguments.check)
+        if sys.platform == "win32":
+            from .run_windows import run_in_own
+
+            return run_in_own(parser, arguments, command, _supervisor())
         return _run_in_own(arguments, command)
     if len(commands) > 1:
         parser.error(f"several commands need a jobserver of their own, beside the one of {outer}: add -j N")
@@ -165,10 +179,30 @@ def _run_in_other(command: list[str], found: FromEnv, outer: str) -> int:
         environment = without_jobserver(environment)
         say(f"running `{shown(command[0])}` without a jobserver: {found.error}")
     try:
-        restore_signals()
-        execute(command, environment)
+        return _become(command, environment)
     except OSError as error:
         return cannot_run(command[0], error)
+
+
+def _become(command: list[str], environment: dict[str, str]) -> int:
+    """Lets CMD be this process; Windows cannot replace one by another, so there it is a child in a job with it.
+
+    Raises:
+        OSError: Why it cannot be started.
+    """
+    if sys.platform != "win32":
+        restore_signals()
+        execute(command, environment)
+    return _supervisor().run(command, environment)
+
+
+def _supervisor() -> Supervisor:
+    """What runs CMD as a child, for this system."""
+    if sys.platform == "win32":
+        from .supervise_windows import Supervisor
+    else:
+        from .supervise import Supervisor
+    return Supervisor()
 
 
 def _run_in_own(arguments: argparse.Namespace, command: list[str]) -> int:
@@ -177,13 +211,12 @@ def _run_in_own(arguments: argparse.Namespace, command: list[str]) -> int:
     from ..cpus import usable_cpus
     from ..pool import Pool
     from ..style import style_for
-    from .supervise import Supervisor
 
     jobs: int = arguments.jobs or usable_cpus()
     environment = without_jobserver(caller_environment())
     style = style_for(command, environment, say) if arguments.style in (None, "auto") else arguments.style
     warn_of_own_jobs(command)
-    supervisor = Supervisor()
+    supervisor = _supervisor()
     try:
         pool = Pool(jobs)
         lease = pool.lease(shown(command[0]), style=style, orphan_timeout=0)

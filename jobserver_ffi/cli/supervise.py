@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 from .execute import execute, restore_signals
@@ -16,6 +17,8 @@ from .messages import say
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import NoReturn
+
+assert sys.platform != "win32"
 
 # Signals that a process sends to another, or its own timer, and that would end this process and not the command. A
 # change of the window's size and stops for using the terminal in the background reach the whole group anyway.

@@ -12,13 +12,13 @@ from ..style import is_make
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_NINJA = re.compile(r"ninja(-build)?(-?\d+(\.\d+)*)?")
+_NINJA = re.compile(r"ninja(-build)?(-?\d+(\.\d+)*)?(\.exe)?")
 _NINJA_WITH_ARGUMENT = "Cdfjkltw"
 
 
 def is_ninja(program: str) -> bool:
     """Whether a program is a ninja, by its name."""
-    return _NINJA.fullmatch(os.path.basename(program)) is not None
+    return _NINJA.fullmatch(os.path.normcase(os.path.basename(program))) is not None
 
 
 def own_jobs(command: Sequence[str]) -> str | None:

@@ -1,0 +1,73 @@
+/* Windows: the clock, the process's lock, exit and errors. */
+#include "win32.h"
+
+#if defined(_WIN32)
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "jobserver.h"
+
+#define NANOSECONDS 1000000000LL /* in a second */
+
+int jobserver_last_error(void) {
+    DWORD code = GetLastError();
+    switch (code) {
+    case ERROR_NOT_ENOUGH_MEMORY:
+    case ERROR_OUTOFMEMORY:
+        return -ENOMEM;
+    case ERROR_TOO_MANY_POSTS:
+        return JOBSERVER_TOO_MANY;
+    default:
+        return JOBSERVER_WINDOWS - (int)code;
+    }
+}
+
+int64_t jobserver_now(void) {
+    LARGE_INTEGER frequency, now;
+    QueryPerformanceFrequency(&frequency);
+    QueryPerformanceCounter(&now);
+    int64_t seconds = now.QuadPart / frequency.QuadPart, rest = now.QuadPart % frequency.QuadPart;
+    return seconds * NANOSECONDS + rest * NANOSECONDS / frequency.QuadPart;
+}
+
+void jobserver_pause(void) {
+    Sleep(1);
+}
+
+static SRWLOCK process_lock = SRWLOCK_INIT;
+
+void jobserver_lock(void) {
+    AcquireSRWLockExclusive(&process_lock);
+}
+
+void jobserver_unlock(void) {
+    ReleaseSRWLockExclusive(&process_lock);
+}
+
+typedef int __cdecl add_exit_function(void(__cdecl *)(void));
+
+/*
+ * What a library itself gives to atexit runs when it is unloaded, and then the other threads are dead, perhaps with
+ * tokens in their hands. The C library's own list runs before, in exit().
+ */
+static BOOL CALLBACK start(INIT_ONCE *once, void *argument, void **context) {
+    (void)once, (void)argument, (void)context;
+    HMODULE self, c_library = GetModuleHandleW(L"ucrtbase.dll");
+    FARPROC found = c_library == NULL ? NULL : GetProcAddress(c_library, "_crt_atexit");
+    if (found == NULL) {
+        atexit(jobserver_process_exit);
+        return TRUE;
+    }
+    DWORD pinned = GET_MODULE_HANDLE_EX_FLAG_PIN | GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS;
+    GetModuleHandleExW(pinned, (const wchar_t *)&process_lock, &self);
+    ((add_exit_function *)(void (*)(void))found)(jobserver_process_exit);
+    return TRUE;
+}
+
+void jobserver_platform_start(void) {
+    static INIT_ONCE once = INIT_ONCE_STATIC_INIT;
+    InitOnceExecuteOnce(&once, start, NULL, NULL);
+}
+
+#endif

@@ -1,0 +1,98 @@
+"""Windows: running a command as a child in this process's place.
+
+This process puts itself into a job object, and so all that it starts. When it is killed, or interrupted, the system
+kills what is left of the job: no process outlives it that nobody would wait for. Ctrl-C reaches each process of the
+console by itself, so nothing is passed on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import signal
+import subprocess
+import sys
+from ctypes import wintypes
+from typing import TYPE_CHECKING, Any
+
+from .messages import say
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+assert sys.platform == "win32"
+
+_EXTENDED_LIMIT_INFORMATION = 9
+_KILL_ON_JOB_CLOSE = 0x2000
+
+
+class _ExtendedLimits(ctypes.Structure):
+    """JOBOBJECT_EXTENDED_LIMIT_INFORMATION; only the flags are of interest here."""
+
+    _fields_ = (
+        ("process_time", wintypes.LARGE_INTEGER),
+        ("job_time", wintypes.LARGE_INTEGER),
+        ("flags", wintypes.DWORD),
+        ("working_set", ctypes.c_size_t * 2),
+        ("processes", wintypes.DWORD),
+        ("affinity", ctypes.c_size_t),
+        ("priority", wintypes.DWORD),
+        ("scheduling", wintypes.DWORD),
+        ("transfers", ctypes.c_uint64 * 6),
+        ("memory", ctypes.c_size_t * 4),
+    )
+
+
+class _Job:
+    """A job object around this process and its children."""
+
+    def __init__(self) -> None:
+        self._kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+        for name in ("CreateJobObjectW", "GetCurrentProcess"):
+            getattr(self._kernel, name).restype = wintypes.HANDLE
+        # The handle is never closed: the system does that when this process ends, however it does.
+        self._handle = wintypes.HANDLE(self._kernel.CreateJobObjectW(None, None))
+        process = wintypes.HANDLE(self._kernel.GetCurrentProcess())
+        self._works = bool(self._handle and self._kernel.AssignProcessToJobObject(self._handle, process))
+        if not self._works:
+            reason = ctypes.FormatError(ctypes.get_last_error()).strip()
+            say(f"no job object for the command ({reason}): if this is killed, the command's processes go on")
+
+    def end_with_this_process(self, wanted: bool) -> None:
+        """Whether what is left of the job is killed when this process ends."""
+        limits = _ExtendedLimits(flags=_KILL_ON_JOB_CLOSE if wanted else 0)
+        if self._works:
+            self._kernel.SetInformationJobObject(
+                self._handle, _EXTENDED_LIMIT_INFORMATION, ctypes.byref(limits), ctypes.sizeof(limits)
+            )
+
+
+class Supervisor:
+    """Runs one command as a child. From when it is made on, Ctrl-C ends the command and not this process."""
+
+    def __init__(self) -> None:
+        self._interrupted = False
+        for number in (signal.SIGINT, signal.SIGBREAK):
+            signal.signal(number, self._interrupt)
+        self._job = _Job()
+        self._job.end_with_this_process(True)
+
+    def _interrupt(self, *_: Any) -> None:
+        self._interrupted = True
+
+    def run(self, command: list[str], environment: Mapping[str, str]) -> int:
+        """Starts the command and waits for its end.
+
+        What it left in the background goes on, unless Ctrl-C or Ctrl-Break ended it.
+
+        Returns:
+            Its exit status, as the C library takes it: negative from 0x80000000 on.
+
+        Raises:
+            OSError: It cannot be started.
+        """
+        program = shutil.which(command[0], path=environment.get("PATH"))
+        with subprocess.Popen([program or command[0], *command[1:]], env=dict(environment)) as child:
+            status = child.wait()
+        self._job.end_with_this_process(self._interrupted)
+        return status - (1 << 32) if status >= 1 << 31 else status

@@ -1,0 +1,52 @@
+"""What Windows does in its own way: Ctrl-C and the texts of its errors. Imported on Windows only."""
+
+from __future__ import annotations
+
+import sys
+
+from ._core import lib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import subprocess
+    from typing import Any
+
+assert sys.platform == "win32"
+
+
+def end_waits_on_interrupt() -> None:
+    """Has Ctrl-C end the waits of the main thread at once.
+
+    Ctrl-C comes in a thread of its own. CPython's handler sets an event there, which its own waits look at too.
+    PyPy has no such event: there Python's handler runs when the wait is over.
+    """
+    import _thread
+
+    # Without that module there are no other threads yet, and importing it costs as much as all of this package.
+    threading = sys.modules.get("threading")
+    main_thread = _thread.get_ident() if threading is None else threading.main_thread().ident
+    library = getattr(sys, "dllhandle", None)
+    if library is not None:
+        lib.jobserver_interrupt_from(library, b"_PyOS_SigintEvent", main_thread)
+
+
+def system_error(code: int) -> OSError:
+    """The exception for a code of GetLastError, with the system's text."""
+    import ctypes
+
+    return OSError(0, ctypes.FormatError(code).strip(), None, code)
+
+
+def handle(other: subprocess.Popen[Any] | object) -> int:
+    """The handle of a child or another object, by which one can wait for it."""
+    found = getattr(other, "_handle", other)
+    if not isinstance(found, int):
+        raise TypeError(f"{other!r}: on Windows one can wait for a child or for a handle (a number)")
+    return int(found)
+
+
+def is_signalled(number: int) -> bool:
+    """Whether what the handle leads to is signalled: a process has ended, an event is set."""
+    import _winapi
+
+    return _winapi.WaitForSingleObject(number, 0) == _winapi.WAIT_OBJECT_0
