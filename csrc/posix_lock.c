@@ -143,15 +143,20 @@ void jobserver_pool_lock_close(jobserver_pool_lock *lock) {
     }
 }
 
-/* The copies of a child would keep a pool locked when its parent dies. The memory may be in use at the fork: it stays. */
+/*
+ * The copies of a child would keep a pool locked when its parent dies. Only the descriptors are given up: the memory
+ * may have been in use at the fork.
+ */
 void jobserver_pool_locks_forked(void) {
     for (struct jobserver_pool_lock *lock = locks; lock != NULL; lock = lock->next) {
-        close(lock->descriptor);
-        if (lock->locked != NULL) {
-            jobserver_event_close(lock->locked);
+        if (lock->descriptor >= 0) {
+            close(lock->descriptor);
+            lock->descriptor = -1;
+            if (lock->locked != NULL) {
+                jobserver_event_close(lock->locked);
+            }
         }
     }
-    locks = NULL;
 }
 
 #endif

@@ -119,13 +119,15 @@ class _Queue:
             else:
                 self.wait_and_deliver()
         while self.waiting:
-            self.waiting.popleft().cancel()
+            future = self.waiting.popleft()
+            future.cancel()
+            future.set_running_or_notify_cancel()  # or concurrent.futures.wait would not see it
 
     def falls_idle(self) -> bool:
         """Whether nobody wants a token."""
         with self.lock:
             while self.waiting and self.waiting[0].cancelled():
-                self.waiting.popleft()
+                self.waiting.popleft().set_running_or_notify_cancel()
             self.idle = not self.waiting
             return self.idle
 

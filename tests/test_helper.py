@@ -11,7 +11,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import contextmanager
 
 import pytest
@@ -132,6 +132,7 @@ def test_close_gives_back_and_cancels_what_was_not_delivered() -> None:
         helper.close()
         assert not helper._thread.is_alive()
         assert all(future.cancelled() for future in asked)
+        assert wait(asked, GUARD).done == set(asked)
         held.release()
         with pytest.raises(HelperClosed):
             helper.request_token()

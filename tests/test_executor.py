@@ -1,0 +1,221 @@
+"""`JobserverExecutor`: slots are held while items run, and never otherwise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError, wait
+from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures.thread import BrokenThreadPool
+
+import pytest
+
+from jobserver_ffi import Client, ClientClosed, JobserverExecutor
+
+from .conftest import TokenPipe
+
+NewPipe = Callable[[bytes], TokenPipe]
+KINDS = ["thread", "process"]
+GUARD = 60
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def auth_seen() -> tuple[str, bool]:
+    return os.environ.get("MAKEFLAGS", ""), Client.from_env() is None
+
+
+def is_open(descriptor: int) -> bool:
+    return os.path.exists(f"/proc/self/fd/{descriptor}")
+
+
+def fail() -> None:
+    raise ValueError("of the initializer")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_results_in_order_and_nothing_held_afterwards(kind: str) -> None:
+    with Client(2) as client, JobserverExecutor(client, 3, kind=kind) as executor:
+        assert executor.submit(square, 7).result(GUARD) == 49
+        assert client.available() == 2
+        assert list(executor.map(square, range(100), chunksize=7)) == [square(n) for n in range(100)]
+        assert client.available() == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_item_runs_without_a_slot(kind: str) -> None:
+    with Client(1) as client, JobserverExecutor(client, 3, kind=kind) as executor:
+        with client.acquire():
+            future = executor.submit(square, 2)
+            assert not wait([future], 0.05).done
+        assert future.result(GUARD) == 4
+
+
+def test_never_more_items_than_slots() -> None:
+    lock, running, most = threading.Lock(), 0, 0
+    full = threading.Event()
+
+    def item() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+            if running == 3:
+                full.set()
+        assert full.wait(GUARD)
+        with lock:
+            running -= 1
+
+    with Client(3) as client, JobserverExecutor(client) as executor:
+        for future in [executor.submit(item) for _ in range(50)]:
+            future.result(GUARD)
+    assert most == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cancelled_items_never_take_a_slot(kind: str) -> None:
+    with Client(1) as client, JobserverExecutor(client, 2, kind=kind) as executor:
+        with client.acquire():
+            futures = [executor.submit(square, n) for n in range(10)]
+            assert all(future.cancel() for future in futures)
+            assert len(wait(futures, GUARD).done) == 10
+        assert client.available() == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shutdown_is_prompt_while_a_token_is_waited_for(kind: str) -> None:
+    with Client(0) as client:
+        executor = JobserverExecutor(client, 2, kind=kind)
+        futures = [executor.submit(square, n) for n in range(3)]
+        executor.shutdown(cancel_futures=True)
+        for future in futures:
+            with pytest.raises(CancelledError):
+                future.result(GUARD)
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            executor.submit(square, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_dropped_executor_still_runs_what_was_queued(kind: str) -> None:
+    with Client(1) as client:
+        executor = JobserverExecutor(client, 2, kind=kind)
+        futures = [executor.submit(square, n) for n in range(5)]
+        threads = executor._queue.threads  # type: ignore[union-attr]
+        del executor
+        assert [future.result(GUARD) for future in futures] == [0, 1, 4, 9, 16]
+        for thread in threads:
+            thread.join(GUARD)
+            assert not thread.is_alive()
+        assert client.available() == 1
+
+
+@pytest.mark.parametrize(("kind", "error"), [("thread", BrokenThreadPool), ("process", BrokenProcessPool)])
+def test_an_initializer_that_fails_breaks_the_executor(kind: str, error: type[Exception]) -> None:
+    with Client(1) as client, JobserverExecutor(client, 2, kind=kind, initializer=fail) as executor:
+        futures = [executor.submit(square, n) for n in range(3)]
+        for future in futures:
+            with pytest.raises(error):
+                future.result(GUARD)
+        with pytest.raises(error):
+            executor.submit(square, 1)
+        assert client.available() == 1
+
+
+def test_a_killed_worker_gives_its_slot_back() -> None:
+    with Client(1) as client, JobserverExecutor(client, 1, kind="process") as executor:
+        future = executor.submit(os._exit, 3)
+        with pytest.raises(BrokenProcessPool):
+            future.result(GUARD)
+        assert client.available() == 1
+        with pytest.raises(BrokenProcessPool):
+            executor.submit(square, 1)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_know_nothing_of_the_jobserver(method: str, whole: NewPipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    import multiprocessing
+
+    pipe = whole(b"ab")
+    monkeypatch.setenv("MAKEFLAGS", pipe.environ["MAKEFLAGS"])
+    client = pipe.client()
+    with JobserverExecutor(client, 1, kind="process", mp_context=multiprocessing.get_context(method)) as executor:
+        assert executor.submit(auth_seen).result(GUARD)[1]
+        if method == "fork":
+            assert not any(executor.map(is_open, (pipe.read_fd, pipe.write_fd)))
+    assert is_open(pipe.read_fd) and is_open(pipe.write_fd)
+
+
+def test_errors_of_the_wait_go_to_the_items() -> None:
+    client = Client(1)
+    with JobserverExecutor(client) as executor:
+        client.close()
+        with pytest.raises(ClientClosed):
+            executor.submit(square, 1).result(GUARD)
+
+
+def test_not_after_a_fork() -> None:
+    with Client(1) as client, JobserverExecutor(client) as executor:
+        assert executor.submit(square, 1).result(GUARD) == 1
+        child = os.fork()
+        if child == 0:
+            try:
+                executor.submit(square, 1)
+            except RuntimeError:
+                executor.shutdown()
+                os._exit(7)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 7 << 8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ending", ["", "sys.exit(3)", "raise KeyError"])
+def test_what_is_queued_runs_at_exit(kind: str, ending: str, whole: NewPipe) -> None:
+    pipe = whole(b"abc")
+    script = f"""
+        import os, sys
+        from jobserver_ffi import Client, JobserverExecutor
+        client = Client.from_env()
+        executor = JobserverExecutor(client, 2, kind={kind!r})
+        for number in range(5):
+            executor.submit(os.write, 1, b"x")
+        {ending}
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)],
+        env={**os.environ, **pipe.environ},
+        pass_fds=(pipe.read_fd, pipe.write_fd),
+        capture_output=True,
+        timeout=GUARD,
+        check=False,
+    )
+    assert done.stdout == b"xxxxx", done.stderr
+    assert pipe.content() == b"abc"
+
+
+def test_the_first_item_runs_on_the_implicit_slot(whole: NewPipe) -> None:
+    pipe = whole(b"")
+    script = """
+        import threading
+        from jobserver_ffi import Client, JobserverExecutor
+        client = Client.from_env()
+        with JobserverExecutor(client) as executor:
+            assert list(executor.map(abs, range(-5, 5)))[0] == 5
+            with client.slot():
+                future = executor.submit(abs, -1)
+            assert future.result(30) == 1
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env={**os.environ, **pipe.environ},
+        pass_fds=(pipe.read_fd, pipe.write_fd),
+        capture_output=True,
+        timeout=GUARD,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
