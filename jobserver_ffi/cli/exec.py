@@ -146,13 +146,13 @@ def _hold(held: ExitStack, batch: AcquiredBatch) -> int:
 def _run(words: list[str], arguments: argparse.Namespace, count: int) -> int:
     """Runs CMD, which is told that it may run so many jobs."""
     from ..children import without_jobserver
-    from .supervise import Supervisor
+    from .run import new_supervisor
 
     environment = without_jobserver(caller_environment())
     for name in arguments.env or VARIABLES:
         environment[name] = str(count)
     command = words if arguments.format is None else [word.replace(arguments.format, str(count)) for word in words]
     try:
-        return Supervisor().run(command, environment)
+        return new_supervisor().run(command, environment)
     except OSError as error:
         return cannot_run(command[0], error)

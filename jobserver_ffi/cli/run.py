@@ -112,7 +112,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         if sys.platform == "win32":
             from .run_windows import run_in_own
 
-            return run_in_own(parser, arguments, command, _supervisor())
+            return run_in_own(parser, arguments, command, new_supervisor())
         return _run_in_own(arguments, command)
     if len(commands) > 1:
         parser.error(f"several commands need a jobserver of their own, beside the one of {outer}: add -j N")
@@ -193,10 +193,10 @@ def _become(command: list[str], environment: dict[str, str]) -> int:
     if sys.platform != "win32":
         restore_signals()
         execute(command, environment)
-    return _supervisor().run(command, environment)
+    return new_supervisor().run(command, environment)
 
 
-def _supervisor() -> Supervisor:
+def new_supervisor() -> Supervisor:
     """What runs CMD as a child, for this system."""
     if sys.platform == "win32":
         from .supervise_windows import Supervisor
@@ -216,7 +216,7 @@ def _run_in_own(arguments: argparse.Namespace, command: list[str]) -> int:
     environment = without_jobserver(caller_environment())
     style = style_for(command, environment, say) if arguments.style in (None, "auto") else arguments.style
     warn_of_own_jobs(command)
-    supervisor = _supervisor()
+    supervisor = new_supervisor()
     try:
         pool = Pool(jobs)
         lease = pool.lease(shown(command[0]), style=style, orphan_timeout=0)
