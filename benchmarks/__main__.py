@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import import_time, leases, memory, size, waiting
+from . import handover, import_time, leases, memory, size, waiting
 from .rows import Row, print_rows
 
-QUESTIONS = (import_time, leases, memory, size, waiting)
+QUESTIONS = (handover, import_time, leases, memory, size, waiting)
 PACKAGES = ("jobserver-ffi", "cffi", "pytest-benchmark")
 
 
