@@ -11,6 +11,8 @@ import pytest
 
 from .conftest import TokenPipe
 
+pytestmark = pytest.mark.needs("sh")
+
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 FILES = sorted(str(path) for path in Path(__file__).parent.glob("test_*.py"))
 

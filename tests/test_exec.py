@@ -20,6 +20,8 @@ from .command import JOBSERVER, Done, Running, python
 from .conftest import TokenPipe, Tool
 from .overlap import GUARD
 
+pytestmark = pytest.mark.needs("sh")
+
 NewPipe = Callable[[bytes], TokenPipe]
 TELL = python("import json, os, sys; print(json.dumps([dict(os.environ), sys.argv[1:], os.listdir('/dev/fd')]))")
 

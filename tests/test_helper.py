@@ -109,6 +109,7 @@ def test_an_error_of_the_wait_reaches_the_callback() -> None:
             delivered.get(timeout=GUARD).result()
 
 
+@pytest.mark.needs("pipe")
 def test_the_end_of_the_pool_reaches_the_callback() -> None:
     import socket
 
@@ -228,6 +229,7 @@ def test_dropping_a_helper_warns_and_ends_it() -> None:
         thread.close()
 
 
+@pytest.mark.needs("signals")
 @pytest.mark.parametrize("handling", ["handled", "blocked"])
 def test_signals_are_the_programs(handling: str) -> None:
     """The helper neither uses nor disturbs any signal: it closes with each one handled, or blocked."""
@@ -253,6 +255,7 @@ def test_signals_are_the_programs(handling: str) -> None:
             signal.signal(number, handler)
 
 
+@pytest.mark.needs("fork")
 def test_a_forked_child_is_told() -> None:
     with Client(2) as client, helper_of(client) as (helper, delivered):
         held = client.acquire_many(2)

@@ -21,9 +21,11 @@ from .conftest import Tool, need_make
 from .overlap import GUARD, JobCounter, captured, quiet, server_command
 from .test_real_cargo import cargo_in, counted, crates
 
+pytestmark = pytest.mark.needs("signals")
+
 SLOTS = 5
 BUILDS_AT_ONCE = 3
-SIGNALS = [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+SIGNALS = [number for number in signal.Signals if number.name in ("SIGKILL", "SIGINT", "SIGTERM", "SIGHUP")]
 LATEST_KILL = 0.25  # seconds after the start; a build has more jobs than fit into them
 JOBS = 1000
 

@@ -21,6 +21,8 @@ from .command import python
 from .overlap import GUARD
 from .overlap import python as program
 
+pytestmark = pytest.mark.needs("pipe")
+
 STYLES = ["pipe", "fifo"]
 
 # Takes tokens, says so, and ends as it is told: a status, or "kill".

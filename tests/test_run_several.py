@@ -16,6 +16,8 @@ from .command import JOBSERVER, Running, python, run
 from .conftest import TokenPipe, Tool
 from .overlap import GUARD, JobCounter
 
+pytestmark = pytest.mark.needs("signals")
+
 LOSER = (
     "import os\n"
     "auth = os.environ['CARGO_MAKEFLAGS'].rpartition('=')[2]\n"
@@ -108,7 +110,9 @@ def test_daemon_is_not_waited_for(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [number for number in signal.Signals if number.name in ("SIGTERM", "SIGINT", "SIGHUP")]
+)
 def test_signal_ends_them_all_and_starts_none(number: int) -> None:
     words = ["sh", "-c", "echo there; exec cat"]
     with Running([*JOBSERVER, "run", "-j2", *words, "---", *words, "---", *words], stdin=subprocess.PIPE) as running:
