@@ -305,6 +305,7 @@ def test_close_tells_those_who_wait(run: Run) -> None:
     run(main())
 
 
+@pytest.mark.needs("pipe")
 def test_an_error_of_the_wait_reaches_each_task(run: Run) -> None:
     import socket
 
@@ -394,6 +395,7 @@ def test_dropping_a_client_warns_and_ends_its_thread() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.needs("fork")
 def test_a_forked_child_is_told() -> None:
     async def main() -> None:
         with Client(1) as client:

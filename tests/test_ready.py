@@ -14,7 +14,7 @@ from jobserver_ffi import Acquired, AcquireTimeout, Client
 
 from .conftest import wait_until_asleep
 
-pytestmark = pytest.mark.quick
+pytestmark = [pytest.mark.quick, pytest.mark.needs("pipe")]
 
 GUARD = 60
 UNTIL_TOLD = [sys.executable, "-c", "import sys; sys.stdin.read()"]
