@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .client import Client
-    from .event import Event
 
 _give = lib.jobserver_token_give
 
@@ -92,23 +91,12 @@ def hold(token: Acquired, client: Client, cell: Any) -> Acquired:
     return token
 
 
-waiting_for_implicit: set[Event] = set()
-"""The events of those in this process who wait for a token, and would take the implicit slot as well."""
-
-
 class ImplicitSlot(Acquired):
     """The slot that a process started under a jobserver owns without a token."""
 
     __slots__ = ()
 
     implicit = True
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, traceback)
-        for event in tuple(waiting_for_implicit):
-            event.set()
 
 
 class AcquiredBatch:

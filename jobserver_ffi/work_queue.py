@@ -11,7 +11,6 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from .acquired import waiting_for_implicit
 from .event import Event
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ class WorkQueue(ABC):
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self.event = Event()  # ends the wait for a slot
+        self.event = Event(when_implicit_slot_is_free=True)  # ends the wait for a slot
         self.waiting = False  # a thread waits for a slot, or is about to, and must be told when no item is left
         self.lock = threading.Lock()
         self.items: deque[WorkItem] = deque()
@@ -206,7 +205,6 @@ class WorkQueue(ABC):
 
     def wait_for_slot(self) -> tuple[Turn, WorkItem] | None:
         """Waits for a slot for the first item; None if the event was set. An error goes to the item."""
-        waiting_for_implicit.add(self.event)
         try:
             slot = self.client._implicit_slot() or self.client._acquire_or(self.event.others)
         except Exception as error:
@@ -217,7 +215,6 @@ class WorkQueue(ABC):
             return None
         finally:
             self.waiting = False
-            waiting_for_implicit.discard(self.event)
         if slot is None:
             return None
         turn = Turn(slot)

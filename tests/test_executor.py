@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -118,7 +119,9 @@ def test_a_dropped_executor_still_runs_what_was_queued(kind: str) -> None:
 @pytest.mark.parametrize(("kind", "error"), [("thread", BrokenThreadPool), ("process", BrokenProcessPool)])
 def test_an_initializer_that_fails_breaks_the_executor(kind: str, error: type[Exception]) -> None:
     with Client(1) as client, JobserverExecutor(client, 2, kind=kind, initializer=fail) as executor:
-        futures = [executor.submit(square, n) for n in range(3)]
+        futures = [executor.submit(square, 0)]
+        with contextlib.suppress(error):  # it may be broken by now
+            futures += [executor.submit(square, n) for n in range(2)]
         for future in futures:
             with pytest.raises(error):
                 future.result(GUARD)
