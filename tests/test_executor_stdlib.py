@@ -27,8 +27,9 @@ THREADS = {
     "test_default_workers": "reads a default number of threads; ours has no limit but the slots",
     "test_thread_names_default": "wants the name of the standard library's class in the names of threads",
 }
-FORKED = {"test_cancel_futures": LATER}
-STARTED = {"test_cancel_futures": LATER, "test_processes_terminate": LATER, "test_saturation": LATER}
+COUNTED = "lets the second thread fail to start; with ours that is another thread than with the standard library's"
+FORKED = {"test_cancel_futures": LATER, "test_python_finalization_error": COUNTED}
+STARTED = {**FORKED, "test_processes_terminate": LATER, "test_saturation": LATER}
 
 
 @pytest.fixture(scope="module")
