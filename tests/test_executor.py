@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
+import select
+import signal
 import subprocess
 import sys
 import textwrap
@@ -17,7 +20,9 @@ import pytest
 
 from jobserver_ffi import Client, ClientClosed, JobserverExecutor
 
-from .conftest import TokenPipe
+from .conftest import TokenPipe, in_pipe
+
+pytestmark = pytest.mark.quick
 
 NewPipe = Callable[[bytes], TokenPipe]
 KINDS = ["thread", "process"]
@@ -140,10 +145,66 @@ def test_a_killed_worker_gives_its_slot_back() -> None:
             executor.submit(square, 1)
 
 
+def tell_and_sleep(descriptor: int) -> None:
+    os.write(descriptor, str(os.getpid()).encode())
+    signal.pause()
+
+
+def test_a_worker_killed_from_outside_gives_its_slot_back() -> None:
+    read_end, write_end = os.pipe()
+    fork = multiprocessing.get_context("fork")
+    with Client(1) as client, JobserverExecutor(client, 1, kind="process", mp_context=fork) as executor:
+        future = executor.submit(tell_and_sleep, write_end)
+        assert select.select([read_end], [], [], GUARD)[0], "the item never ran"
+        assert client.available() == 0
+        os.kill(int(os.read(read_end, 20)), signal.SIGKILL)
+        with pytest.raises(BrokenProcessPool):
+            future.result(GUARD)
+        assert client.available() == 1
+    os.close(read_end)
+    os.close(write_end)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_executors_share_the_slots_of_one_pool(kind: str, whole: NewPipe) -> None:
+    pipe = whole(b"ab")
+    entered, enter = os.pipe()
+    leave, let_go = os.pipe()
+    script = f"""
+        import multiprocessing, os
+        from jobserver_ffi import Client, JobserverExecutor
+        def item():
+            os.write({enter}, b"x")
+            os.read({leave}, 1)
+        context = multiprocessing.get_context("fork") if {kind!r} == "process" else None
+        with Client.open({pipe.auth!r}) as client, JobserverExecutor(client, 4, kind={kind!r}, mp_context=context) as e:
+            for future in [e.submit(item) for _ in range(10)]:
+                future.result()
+    """
+    descriptors = (pipe.read_fd, pipe.write_fd, enter, leave)
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)]
+    programs = [subprocess.Popen(command, pass_fds=descriptors, start_new_session=True) for _ in range(2)]
+    try:
+        for left in range(20, 0, -1):
+            for _ in range({20: 2, 1: 0}.get(left, 1)):
+                assert select.select([entered], [], [], GUARD)[0], "a slot is free, and no item runs"
+                os.read(entered, 1)
+            # As many items run as there are slots, or are left; they leave one by one.
+            assert in_pipe(entered) == 0, "more items run than there are slots"
+            assert left == 1 or in_pipe(pipe.read_fd) == 0
+            os.write(let_go, b"x")
+        assert [program.wait(GUARD) for program in programs] == [0, 0]
+    finally:
+        for program in programs:
+            if program.poll() is None:
+                os.killpg(program.pid, signal.SIGKILL)
+                program.wait()
+        for descriptor in (entered, enter, leave, let_go):
+            os.close(descriptor)
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_know_nothing_of_the_jobserver(method: str, whole: NewPipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    import multiprocessing
-
     pipe = whole(b"ab")
     monkeypatch.setenv("MAKEFLAGS", pipe.environ["MAKEFLAGS"])
     client = pipe.client()
