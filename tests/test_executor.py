@@ -11,8 +11,9 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, wait
+from concurrent.futures import CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from concurrent.futures.thread import BrokenThreadPool
 
@@ -20,7 +21,7 @@ import pytest
 
 from jobserver_ffi import Client, ClientClosed, JobserverExecutor
 
-from .conftest import TokenPipe, in_pipe
+from .conftest import TokenPipe, in_pipe, wait_until_asleep
 
 pytestmark = pytest.mark.quick
 
@@ -289,3 +290,31 @@ def test_the_first_item_runs_on_the_implicit_slot(whole: NewPipe) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_slot_that_was_long_out_goes_to_who_waited_first() -> None:
+    """And not to the executor's next item: that would pass over whoever waits in the pool's queue."""
+    go_on = threading.Event()
+    order = []
+
+    def other() -> None:
+        with client.acquire(GUARD):
+            order.append("other")
+
+    def first() -> None:
+        assert go_on.wait(GUARD)
+        time.sleep(0.002)  # a job that is longer than a turn
+
+    with Client(1) as client, JobserverExecutor(client, 2) as executor:
+        items: list[Future[None]] = [executor.submit(first)]
+        while client.available():
+            os.sched_yield()
+        waiter = threading.Thread(target=other)
+        waiter.start()
+        assert waiter.native_id is not None
+        wait_until_asleep(os.getpid(), waiter.native_id)
+        items.append(executor.submit(order.append, "item"))
+        go_on.set()
+        assert len(wait(items, GUARD).done) == 2
+        waiter.join(GUARD)
+        assert order == ["other", "item"]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import contextmanager
@@ -94,6 +95,10 @@ def test_the_helper_stops_waiting_when_nobody_wants_a_token() -> None:
         wait_until_asleep(os.getpid(), native_id(helper))
         for request in requests:
             request.cancel()
+        deadline = time.monotonic() + GUARD
+        while not helper._queue.idle:
+            assert time.monotonic() < deadline, "it still waits for a token"
+            os.sched_yield()
         held.release()
         with client.acquire(GUARD):  # the helper does not take it
             wait_until_asleep(os.getpid(), native_id(helper))
