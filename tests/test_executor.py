@@ -295,7 +295,7 @@ def test_the_first_item_runs_on_the_implicit_slot(whole: NewPipe) -> None:
 def test_a_slot_that_was_long_out_goes_to_who_waited_first() -> None:
     """And not to the executor's next item: that would pass over whoever waits in the pool's queue."""
     go_on = threading.Event()
-    order = []
+    order: list[str] = []
 
     def other() -> None:
         with client.acquire(GUARD):
