@@ -98,8 +98,8 @@ static void test_a_signal_ends_every_wait(void) {
 /* Another process (as it were) has locked the pool, to wait with tokens in its hands. */
 static void test_a_signal_ends_the_wait_for_the_lock(void) {
     handle(SIGUSR1);
-    int before = open_descriptors();
     struct pool pool = open_pool(OWN_FIFO);
+    int before = open_descriptors();
     char path[600];
     CHECK_EQUAL(jobserver_client_path(pool.client, path, sizeof path), 0);
     int other = open(path, O_RDONLY | O_NONBLOCK);
@@ -107,11 +107,11 @@ static void test_a_signal_ends_the_wait_for_the_lock(void) {
     interrupt(pool.client, LOCK);
     interrupt(pool.client, LOCK_WITH_TIMEOUT);
     CHECK_EQUAL(close(other), 0);
+    WAIT_WHILE(open_descriptors() != before); /* a thread still has to see that nobody wants its lock any more */
     jobserver_batch *batch = jobserver_batch_new(pool.client, 3);
     CHECK_EQUAL(jobserver_batch_acquire(batch, 3, 0), 3);
     jobserver_batch_free(batch);
     close_pool(&pool);
-    WAIT_WHILE(open_descriptors() != before); /* of a thread that still has to see that nobody wants its lock */
 }
 
 static void take_and_give_back(void *argument) {
