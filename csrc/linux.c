@@ -108,7 +108,7 @@ size_t jobserver_system_most_at_once(const jobserver_channel *channel, int limit
     return most < PIPE_BUF ? (size_t)most : PIPE_BUF;
 }
 
-size_t jobserver_channel_capacity(jobserver_channel *channel) {
+size_t jobserver_system_capacity(const jobserver_channel *channel) {
     int size = pipe_size(channel);
     return size >= page_size() ? (size_t)(size - page_size() + 1) : 1;
 }

@@ -45,6 +45,13 @@ static void watch_others_no_more(int epoll, const struct jobserver_until *until)
     }
 }
 
+/* Takes the epoll out of the pipe's queue, if it lingers there. */
+static void leave_queue(jobserver_channel *channel, int epoll) {
+    if (atomic_exchange(&channel->lingers, false)) {
+        watch_no_more(epoll, jobserver_channel_take_descriptor(channel));
+    }
+}
+
 /*
  * Puts the sleeper at the end of the pipe's queue, where it stays as long as the pipe is watched: so it is watched anew
  * for each sleep, or those who came first would be first for ever. False if poll must do.
@@ -55,6 +62,9 @@ static bool enlist(jobserver_channel *channel, struct jobserver_sleeper *sleeper
     sleeper->epoll = spare >= 0 ? spare : jobserver_above_standard(epoll_create1(EPOLL_CLOEXEC));
     if (sleeper->epoll < 0) {
         return false;
+    }
+    if (spare >= 0) {
+        leave_queue(channel, spare);
     }
     if (watch(channel, sleeper->epoll, EPOLLIN | EPOLLEXCLUSIVE) < 0) {
         close(sleeper->epoll);
@@ -69,15 +79,23 @@ static bool enlist(jobserver_channel *channel, struct jobserver_sleeper *sleeper
     return true;
 }
 
-/* Takes the sleeper out of all queues, and keeps its epoll for the next. */
+/*
+ * Takes the sleeper off the list, and keeps its epoll for the next. That may linger in the pipe's queue, where an epoll
+ * in which nobody sleeps takes no wake-up from anybody: so one more system call does not stand between the token and
+ * who waited for it. A release ends that, so that no more linger than tokens are held. (None does in a process that exits: it releases
+ * with the lock held.)
+ */
 static void dismiss(jobserver_channel *channel, struct jobserver_sleeper *sleeper) {
     *sleeper->link = sleeper->next;
     if (sleeper->next != NULL) {
         sleeper->next->link = sleeper->link;
     }
     if (channel->spare_epoll < 0) {
-        watch_no_more(sleeper->epoll, jobserver_channel_take_descriptor(channel));
         channel->spare_epoll = sleeper->epoll;
+        atomic_store(&channel->lingers, true);
+        if (channel->retired) {
+            leave_queue(channel, sleeper->epoll);
+        }
     } else {
         close(sleeper->epoll);
     }
@@ -94,6 +112,14 @@ static bool begin(jobserver_channel *channel, struct jobserver_sleeper *sleeper)
 static void end(jobserver_channel *channel, struct jobserver_sleeper *sleeper) {
     jobserver_lock();
     dismiss(channel, sleeper);
+    jobserver_unlock();
+}
+
+void jobserver_system_linger_no_more(jobserver_channel *channel) {
+    jobserver_lock();
+    if (channel->spare_epoll >= 0) {
+        leave_queue(channel, channel->spare_epoll);
+    }
     jobserver_unlock();
 }
 
@@ -124,12 +150,18 @@ int jobserver_channel_wait(jobserver_channel *channel, const struct jobserver_un
     }
     watch_others_no_more(sleeper.epoll, until);
     end(channel, &sleeper);
+    if (result != 1) {
+        jobserver_system_linger_no_more(channel);
+    }
     return result;
 }
 
 /* Those that sleep are watched for differently: every token wakes them, beside the one waiter that it is for. */
 void jobserver_channel_retire(jobserver_channel *channel) {
     channel->retired = true;
+    if (channel->spare_epoll >= 0) {
+        leave_queue(channel, channel->spare_epoll);
+    }
     for (struct jobserver_sleeper *sleeper = channel->sleepers; sleeper != NULL; sleeper = sleeper->next) {
         watch_no_more(sleeper->epoll, jobserver_channel_take_descriptor(channel));
         watch(channel, sleeper->epoll, EPOLLIN);

@@ -86,7 +86,7 @@ int jobserver_channel_give(jobserver_channel *channel, const unsigned char *byte
 int jobserver_channel_available(jobserver_channel *channel);
 
 /* How many tokens the pool holds for sure, however they were taken and given back before. */
-size_t jobserver_channel_capacity(jobserver_channel *channel);
+size_t jobserver_channel_capacity(const jobserver_channel *channel);
 
 /*
  * Excludes all others who lock this pool, in any process. Opening takes nothing yet (the caller holds jobserver_lock);

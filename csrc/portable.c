@@ -78,7 +78,7 @@ size_t jobserver_system_most_at_once(const jobserver_channel *channel, int limit
 }
 
 /* The least that a pipe of these systems holds. */
-size_t jobserver_channel_capacity(jobserver_channel *channel) {
+size_t jobserver_system_capacity(const jobserver_channel *channel) {
     (void)channel;
     return PIPE_BUF;
 }
@@ -103,6 +103,11 @@ int jobserver_system_open_lock(jobserver_channel *channel) {
 
 int jobserver_channel_wait(jobserver_channel *channel, const struct jobserver_until *until) {
     return jobserver_poll(jobserver_channel_take_descriptor(channel), until);
+}
+
+/* No wait puts anything off. */
+void jobserver_system_linger_no_more(jobserver_channel *channel) {
+    (void)channel;
 }
 
 /* Who is woken by poll has taken nobody's place. */

@@ -32,6 +32,7 @@ struct jobserver_channel {
     int take_fd;         /* private, reading does not block */
     int give_fd;         /* private, writing does not block */
     size_t most_at_once; /* tokens for one write */
+    size_t capacity;     /* tokens that it holds for sure */
     struct jobserver_pool pool;
     struct jobserver_fifo *fifo; /* made by this channel, or null */
     char *path;                  /* of the fifo or device, or null */
@@ -39,6 +40,7 @@ struct jobserver_channel {
     /* Under jobserver_lock; a forked child closes its copies of what is in here. */
     struct jobserver_sleeper *sleepers;
     int spare_epoll;
+    atomic_bool lingers; /* the spare epoll still watches the pool */
     bool retired;
 };
 
@@ -74,6 +76,12 @@ int jobserver_system_make_room(jobserver_channel *channel, int limit);
 
 /* The most tokens that one write may hold, so that `limit` tokens fit however they were taken and given back. */
 size_t jobserver_system_most_at_once(const jobserver_channel *channel, int limit);
+
+/* How many tokens the pipe holds for sure, however they were taken and given back before. */
+size_t jobserver_system_capacity(const jobserver_channel *channel);
+
+/* Ends what a wait put off to be quick: it was the last thing between a token and whoever waited for it. */
+void jobserver_system_linger_no_more(jobserver_channel *channel);
 
 /* Reads or writes a shared description without waiting, where the system can do that. */
 int jobserver_system_read_shared(int descriptor, unsigned char *bytes, size_t size);

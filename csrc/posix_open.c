@@ -68,6 +68,7 @@ void jobserver_channel_forked(jobserver_channel *channel) {
     close_if_open(channel->spare_epoll);
     channel->sleepers = NULL;
     channel->spare_epoll = -1;
+    channel->lingers = false;
     channel->retired = false;
 }
 
@@ -163,6 +164,7 @@ static int finish(jobserver_channel *channel, int result, jobserver_channel **ou
         jobserver_channel_close(channel, true);
         return result;
     }
+    channel->capacity = jobserver_system_capacity(channel);
     *out = channel;
     return 0;
 }

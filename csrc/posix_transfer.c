@@ -92,7 +92,15 @@ static int give_some(jobserver_channel *channel, const unsigned char *bytes, siz
 int jobserver_channel_give(jobserver_channel *channel, const unsigned char *bytes, size_t size) {
     size = size < channel->most_at_once ? size : channel->most_at_once;
     int result = give_some(channel, bytes, size);
-    return result == -EAGAIN && size > 1 ? give_some(channel, bytes, 1) : result;
+    result = result == -EAGAIN && size > 1 ? give_some(channel, bytes, 1) : result;
+    if (atomic_load_explicit(&channel->lingers, memory_order_relaxed)) {
+        jobserver_system_linger_no_more(channel);
+    }
+    return result;
+}
+
+size_t jobserver_channel_capacity(const jobserver_channel *channel) {
+    return channel->capacity;
 }
 
 int jobserver_channel_available(jobserver_channel *channel) {

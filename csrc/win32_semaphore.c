@@ -208,7 +208,7 @@ int jobserver_channel_available(jobserver_channel *channel) {
     return ask(channel, &state) ? (int)state.count + atomic_load(&channel->taken) : JOBSERVER_UNSUPPORTED;
 }
 
-size_t jobserver_channel_capacity(jobserver_channel *channel) {
+size_t jobserver_channel_capacity(const jobserver_channel *channel) {
     struct semaphore_state state;
     return ask(channel, &state) ? (size_t)state.maximum : 1;
 }
