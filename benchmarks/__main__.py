@@ -33,6 +33,18 @@ from .rows import Row, print_rows
 QUESTIONS = (
     "pair",
     "batch",
+    "handover",
+    "herd",
+    "throughput",
+    "fairness",
+    "growth",
+    "helper_thread",
+    "pending",
+    "idle",
+    "import_time",
+    "size",
+    "memory",
+    "leases",
 )
 """Modules of this folder, each with a TITLE and a function `rows`."""
 

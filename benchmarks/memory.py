@@ -1,4 +1,4 @@
-"""Does anything stay behind after a million acquires, or after ten thousand clients?"""
+"""How much memory do a client and a token take, and does anything stay behind after very many of them?"""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import psutil
 
 from jobserver_ffi import Client
 
+from .harness import either
 from .rows import Row
 
-TITLE = "What stays behind (in a process of its own)"
-ACQUIRES = 1_000_000
-CLIENTS = 10_000
+TITLE = "Memory: what one takes, and what stays behind (in a process of its own)"
+ACQUIRES = either(1_000_000, 100_000)
+CLIENTS = either(10_000, 500)
+HELD = 20_000  # tokens at once
 WARM_UP = 0.02  # of the whole, before the first look: caches and free lists fill once
 NOISE = 128  # KiB; a byte lost each time would be 977 with the acquires, and 16 bytes 156 with the clients
 
@@ -25,9 +27,20 @@ NOISE = 128  # KiB; a byte lost each time would be 977 with the acquires, and 16
 def rows() -> Iterator[Row]:
     command = [sys.executable, "-m", __spec__.name]
     done = subprocess.run(command, cwd=Path(__file__).parent.parent, check=True, stdout=subprocess.PIPE)
-    for name, kibibytes, descriptors in json.loads(done.stdout):
+    results = json.loads(done.stdout)
+    for name, size in results["each"].items():
+        yield Row(name, size, "bytes")
+    for name, kibibytes, descriptors in results["grown"]:
         yield Row(f"resident memory after {name}", kibibytes, "KiB", NOISE)
         yield Row(f"descriptors after {name}", descriptors, "", 0)
+
+
+def each(make: Callable[[], object], number: int) -> float:
+    """Bytes of this process that one of many objects takes, when all are alive."""
+    kept = [make() for _ in range(number // 10)]  # what is only needed once
+    before, _ = usage()
+    kept += [make() for _ in range(number)]
+    return (usage()[0] - before) / number
 
 
 def acquire(times: int) -> None:
@@ -67,8 +80,13 @@ def usage() -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    results = [
+    with Client(8) as pool, Client(HELD) as many:
+        sizes = {
+            "a client that joined a pool": each(lambda: Client.open(pool.auth), 100),
+            "a token that is held": each(many.acquire, HELD // 2),
+        }
+    growth = [
         (f"{ACQUIRES:,} acquires", *grown(acquire, ACQUIRES)),
         (f"{CLIENTS:,} clients", *grown(make_clients, CLIENTS)),
     ]
-    json.dump(results, sys.stdout)
+    json.dump({"each": sizes, "grown": growth}, sys.stdout)
