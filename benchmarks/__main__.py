@@ -45,6 +45,8 @@ QUESTIONS = (
     "size",
     "memory",
     "leases",
+    "builds",
+    "counts",
 )
 """Modules of this folder, each with a TITLE and a function `rows`."""
 

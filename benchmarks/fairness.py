@@ -11,10 +11,10 @@ from .native import WAITS
 from .rows import Row, Times
 from .ways import Way, present, workers
 
-WAITERS = 16
-TOKENS = 4
+WAITERS = either(16, 4)
+TOKENS = either(4, 2)
 HELD = 0.002  # seconds
-WINDOW = either(3.0, 0.2)  # seconds
+WINDOW = either(3.0, 0.1)  # seconds
 NOT_ASKED = ("acquire_many", "filelock")  # takes two, has one
 TITLE = (
     f"Fairness: {WAITERS} processes, {TOKENS} tokens, each held for {HELD * 1e3:g} ms; "

@@ -32,8 +32,10 @@ def rows() -> Iterator[Row]:
         made = stack.enter_context(workers(len(ways) + 1))
         works: list[Step] = []
         for way, worker in zip(ways.values(), made, strict=False):
-            place = one if way is many else way.place(0)
-            stack.callback(place.close)
+            place = one
+            if way is not many:
+                place = way.place(0)
+                stack.callback(place.close)
             works.append(lambda way=way, place=place, worker=worker: way.wait(place, worker))  # type: ignore[misc]
         started = list(stack.enter_context(processes(works)))
         settle(made[:-2], one)

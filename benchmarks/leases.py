@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import psutil
 
 from jobserver_ffi import Client, Pool
 
@@ -20,14 +17,12 @@ from .rows import Row
 
 TITLE = "Leases: real makes in a pool of 8, beside a fifo that they share"
 SLOTS = 8
-SECONDS_OF_JOBS = either(6.0, 2.0)  # that all jobs of a row take together
+SECONDS_OF_JOBS = either(6.0, 1.0)  # that all jobs of a row take together
 JOB_TIMES = either((0.005, 0.02), (0.02,))  # seconds
 MAKES = either((1, 2, 4, 16), (2,))
 MOST_WALL = 1.05  # times the shared fifo's
 MOST_CPU = 15.0  # microseconds for each job
 IDLE_SECONDS = either(10.0, 1.0)
-LEASES = 1000
-MOST_MEMORY = 30.0  # MiB
 
 
 def rows() -> Iterator[Row]:
@@ -41,7 +36,6 @@ def rows() -> Iterator[Row]:
                 yield from beside_a_fifo([make, "-s", "-C", directory], Path(directory), makes, job_time)
         yield fair([make, "-s", "-C", directory], Path(directory))
     yield idle()
-    yield many()
 
 
 def write(directory: Path, jobs: int, job_time: float) -> None:
@@ -115,7 +109,7 @@ def fair(command: list[str], directory: Path) -> Row:
 def idle() -> Row:
     with Pool(SLOTS) as pool, pool.lease("idle", style="fifo") as one, pool.lease("idle", style="pipe") as other:
         one.configure(), other.configure()
-        time.sleep(1)
+        time.sleep(0.5)
         before = wakes()
         time.sleep(IDLE_SECONDS)
         count = wakes() - before
@@ -126,18 +120,3 @@ def wakes() -> int:
     """How often the threads of pools have gone to sleep."""
     status = [line.split() for thread in pool_threads() for line in (thread / "status").read_text().splitlines()]
     return sum(int(words[1]) for words in status if words[:1] == ["voluntary_ctxt_switches:"])
-
-
-def many() -> Row:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8 * LEASES), hard))
-    before = psutil.Process().memory_info().rss
-    with Pool(LEASES) as pool:
-        leases = [pool.lease(f"lease {number}", style="fifo") for number in range(LEASES)]
-        for lease in leases:
-            lease.configure(env={})
-        used = psutil.Process().memory_info().rss - before
-        for lease in leases:
-            lease.close()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return Row(f"{LEASES} leases at once: memory", used / 2**20, "MiB", MOST_MEMORY)
