@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -54,17 +55,35 @@ def needs(what: str) -> bool:
 
 def instructions(who: str = "everybody") -> Counts:
     """Under callgrind. What the kernel does is not in it."""
+    return per_pair({name: sum(functions.values()) for name, functions in profiles(who).items()})
+
+
+def profiles(who: str) -> dict[str, Counter[str]]:
+    """The instructions of each loop, by the function that they are in."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory, "out")
-        child(["valgrind", "--tool=callgrind", "--quiet", f"--callgrind-out-file={out}"], "instructions", who)
+        options = ["--quiet", "--compress-strings=no", "--compress-pos=no", f"--callgrind-out-file={out}"]
+        child(["valgrind", "--tool=callgrind", *options], "instructions", who)
         found = {}
         for file in sorted(Path(directory).glob("out.*"), key=lambda file: int(file.suffix[1:])):
             text = file.read_text(errors="replace")
             trigger = re.search(r"^desc: Trigger: Client Request: (.*)$", text, re.MULTILINE)
-            totals = re.search(r"^(?:totals|summary): (\d+)", text, re.MULTILINE)
-            if trigger and totals:
-                found[trigger.group(1)] = int(totals.group(1))
-    return per_pair(found)
+            if trigger:
+                found[trigger.group(1)] = by_function(text)
+        return found
+
+
+def by_function(text: str) -> Counter[str]:
+    """Reads what callgrind wrote; the line after one with "calls=" is the cost of the call, and counted in there."""
+    found: Counter[str] = Counter()
+    function, called = "", False
+    for line in text.splitlines():
+        if line.startswith("fn="):
+            function = line[3:].partition("'")[0]
+        elif line[:1].isdigit() and not called:
+            found[function] += int(line.split()[1])
+        called = line.startswith("calls=")
+    return found
 
 
 def system_calls(who: str = "everybody") -> Counts:

@@ -1,4 +1,4 @@
-"""Which costs grow with the number of clients that a process has?"""
+"""Which costs grow with the number of clients, or of leases, that a process has?"""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
-from jobserver_ffi import Client
+from jobserver_ffi import Client, Pool
 
 from .harness import either, in_turns, ratio_row, timed
 from .pairs import acquire, pool
 from .rows import Row
 
 CLIENTS = either((1, 10, 100, 1000), (1, 100))
+LEASES = either((1, 10, 100, 300), (1, 20))
 PAIRS = 1000
 TURNS = either(200, 20)
-TITLE = f"The same with more clients in the process; with {CLIENTS[0]} = 1.00"
+TITLE = "The same with more clients, or leases, in the process; with 1 = 1.00"
 
 
 def rows() -> Iterator[Row]:
@@ -25,9 +26,26 @@ def rows() -> Iterator[Row]:
             address = stack.enter_context(pool("pipe"))
             clients = [stack.enter_context(Client.open(address)) for _ in range(number)]
             samples[number] = in_turns(costs(address, clients), TURNS)
-    for name in samples[CLIENTS[0]]:
-        for number in CLIENTS:
-            yield ratio_row(f"{number:5} clients: {name}", samples[number][name], samples[CLIENTS[0]][name])
+    yield from table("clients", samples)
+    of_leases = {}
+    for number in LEASES:
+        with Pool(2 * number) as leases:
+            for _ in range(number - 1):
+                leases.lease("idle", style="fifo").configure(env={})
+            of_leases[number] = in_turns({"lease.configure(), .close()": lambda leases=leases: timed(lease, leases)}, TURNS)  # type: ignore[misc]
+    yield from table("leases", of_leases)
+
+
+def table(what: str, samples: dict[int, dict[str, list[float]]]) -> Iterator[Row]:
+    fewest = samples[min(samples)]
+    for name in fewest:
+        for number in samples:
+            yield ratio_row(f"{number:5} {what}: {name}", samples[number][name], fewest[name])
+
+
+def lease(pool: Pool) -> None:
+    with pool.lease("one more", style="fifo") as one:
+        one.configure(env={})
 
 
 def costs(address: str, clients: list[Client]) -> dict[str, Callable[[], float]]:
