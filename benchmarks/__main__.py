@@ -62,6 +62,10 @@ def main() -> int:
     if options.json is not None:
         report = {"environment": environment, "quick": options.quick, "questions": answers}
         options.json.write_text(json.dumps(report, indent=1) + "\n")
+    if options.plots is not None:
+        from .plots import draw
+
+        draw(answers, options.plots)
     return 1 if failed else 0
 
 
@@ -70,6 +74,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"one of: {', '.join(QUESTIONS)}")
     parser.add_argument("--quick", action="store_true", help="all in half a minute; the tails are worth nothing then")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
+    parser.add_argument(
+        "--plots", type=Path, metavar="FOLDER", help="draw some of them there, for light and dark pages"
+    )
     options = parser.parse_args()
     unknown = set(options.questions) - set(QUESTIONS)
     if unknown:

@@ -84,12 +84,12 @@ def run(contestant: Pairs, measure: Measure) -> None:
 
 def main(what: str, who: str) -> None:
     found: dict[str, int] = {}
-    measures = {
+    measures: dict[str, Callable[[], Measure]] = {
         "instructions": instructions,
         "system calls": system_calls,
         "allocations": lambda: allocations(found),
     }
-    measure = measures[what]()
+    measure: Measure = measures[what]()
     gc.disable()  # or it runs in one of the loops
     for contestant in (LIMIT, *GROUPS[who]):  # the first one twice: some things are done once, and count then
         run(contestant, measure)

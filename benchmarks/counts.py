@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from . import ROOT
-from .counted import EVERYBODY, LIMIT, LOOPS_OF
+from .counted import EVERYBODY, LOOPS_OF
 from .harness import quick
 from .native import LOOPS, build
+from .pairs import LIMIT
 from .peers import notice
 from .rows import Row
 

@@ -33,12 +33,12 @@ def either(full: T, short: T) -> T:
     return short if quick() else full
 
 
-def in_turns(contestants: Mapping[str, Callable[[], float]], turns: int, warm_up: int = 5) -> dict[str, list[float]]:
+def in_turns(contestants: Mapping[str, Callable[[], T]], turns: int, warm_up: int = 5) -> dict[str, list[T]]:
     """What each contestant measures in each turn; the first turns are not counted.
 
     Each turn has an order of its own: whoever follows one that sleeps long finds the processor in a deeper sleep.
     """
-    samples: dict[str, list[float]] = {name: [] for name in contestants}
+    samples: dict[str, list[T]] = {name: [] for name in contestants}
     order = list(contestants)
     for turn in range(warm_up + turns):
         random.Random(turn).shuffle(order)

@@ -37,7 +37,10 @@ def rows() -> Iterator[Row]:
 
 
 class Answers(ExitStack):
-    """A process that answers each byte with the median of a block of requests. The crate takes SIGUSR1 over, and so needs its own."""
+    """A process that answers each byte with the median of a block of requests.
+
+    The crate takes SIGUSR1 over, and so needs one.
+    """
 
     def __init__(self, begin: Callable[[], Callable[[], int]]) -> None:
         super().__init__()

@@ -6,11 +6,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from statistics import median
 
-from .harness import cpu, either, processes, switches
+from .harness import cpu, either, in_turns, processes, switches
 from .native import LATENCIES, Worker
 from .rows import Row, Times
-from .ways import OURS, Way, present, workers
+from .ways import LIMIT, OURS, Way, present, workers
 
 HELD = 0.0003  # seconds
 TITLE = (
@@ -18,7 +20,8 @@ TITLE = (
     "times from release to the next holder"
 )
 WAITERS = either((8, 64, 256), (8,))
-WINDOW = either(1.0, 0.1)  # seconds that are counted
+ROUNDS = either(3, 1)
+WINDOW = either(0.4, 0.1)  # seconds that are counted in each
 MOST = {"AsyncClient": 5.0, "JobserverExecutor": None}
 OURS_AT_MOST = 2.5
 SLOWEST = 10.0  # seconds: whoever has not served everybody by then is counted as it is
@@ -26,25 +29,28 @@ SLOWEST = 10.0  # seconds: whoever has not served everybody by then is counted a
 
 @dataclass(frozen=True)
 class Cost:
-    """What one window cost all waiters together, for each token."""
+    """What one window cost all waiters together."""
 
-    sleeps: float
-    cpu: float
-    times: Times | None
+    sleeps: float  # for each token
+    cpu: float  # nanoseconds for each token
+    latencies: list[int]
 
 
 def rows() -> Iterator[Row]:
     ways = present()
     for number in WAITERS:
-        limit = None
-        for name, way in ways.items():
-            cost = measure(way, number)
-            limit = limit or cost
-            note = f"CPU {cost.cpu / 1e3:.1f} us a token, {cost.cpu / limit.cpu:.2f} x the limit's"
-            yield Row(f"{number} waiters, {name}", cost.sleeps, "", most(name, way), note, cost.times)
+        costs = in_turns({name: partial(measure, way, number) for name, way in ways.items()}, ROUNDS, warm_up=0)
+        limit = median(cost.cpu for cost in costs[LIMIT])
+        for name, found in costs.items():
+            latencies = [latency for cost in found for latency in cost.latencies]
+            used = median(cost.cpu for cost in found)
+            note = f"CPU {used / 1e3:.1f} us a token, {used / limit:.2f} x the limit's"
+            sleeps = median(cost.sleeps for cost in found)
+            times = Times.of(latencies) if len(latencies) > 1 else None
+            yield Row(f"{number} waiters, {name}", sleeps, "", most(name), note, times)
 
 
-def most(name: str, way: Way) -> float | None:
+def most(name: str) -> float | None:
     """The target: for ourselves only."""
     return MOST.get(name, OURS_AT_MOST) if name in OURS else None
 
@@ -55,16 +61,14 @@ def measure(way: Way, number: int) -> Cost:
         place = way.place(1)
         stack.callback(place.close)
         made = stack.enter_context(workers(number, hold=HELD, recorded=True))
-        started = stack.enter_context(processes([lambda worker=worker: way.wait(place, worker) for worker in made]))
+        started = stack.enter_context(processes([partial(way.wait, place, worker) for worker in made]))
         settle(made)
         before = seen(made, started)
         time.sleep(WINDOW)
         after = seen(made, started)
         tokens, sleeps, nanoseconds = (now - then for now, then in zip(after, before, strict=True))
         newest = made[0].shared.contents.latencies[: min(tokens, LATENCIES)]
-    if tokens == 0:
-        return Cost(float("nan"), float("nan"), None)
-    return Cost(sleeps / tokens, nanoseconds / tokens, Times.of(newest) if tokens > 1 else None)
+    return Cost(sleeps / max(tokens, 1), nanoseconds / max(tokens, 1), list(newest))
 
 
 def settle(made: list[Worker]) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 
 from jobserver_ffi import Client
 
 from .harness import Step, cpu, either, processes, switches
 from .native import Worker
 from .rows import Row
-from .ways import OURS, Pool, Steps, Way, joined, present, workers
+from .ways import OURS, Place, Pool, Steps, Way, joined, present, workers
 
 SECONDS = either(10, 1)
 TITLE = f"Context switches of all threads of a waiter in {SECONDS} s without a token"
@@ -32,14 +33,14 @@ def rows() -> Iterator[Row]:
         made = stack.enter_context(workers(len(ways) + 1))
         works: list[Step] = []
         for way, worker in zip(ways.values(), made, strict=False):
-            place = one
+            place: Place = one
             if way is not many:
                 place = way.place(0)
                 stack.callback(place.close)
-            works.append(lambda way=way, place=place, worker=worker: way.wait(place, worker))  # type: ignore[misc]
+            works.append(partial(way.wait, place, worker))
         started = list(stack.enter_context(processes(works)))
         settle(made[:-2], one)
-        started += stack.enter_context(processes([lambda: many.wait(one, made[-1])]))
+        started += stack.enter_context(processes([partial(many.wait, one, made[-1])]))
         time.sleep(1)  # until all have fallen asleep
         before = [(sum(switches(process)), cpu(process)) for process in started]
         time.sleep(SECONDS)

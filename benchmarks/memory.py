@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from jobserver_ffi import Client, Lease, Pool
+from jobserver_ffi import Acquired, Client, Lease, Pool
 
 from . import ROOT
 from .harness import either
@@ -44,7 +44,7 @@ def each(make: Callable[[], Any], number: int) -> float:
     kept += [make() for _ in range(number)]
     size = (usage()[0] - before) / number
     for one in kept:
-        getattr(one, "release", getattr(one, "close", None))()
+        one.release() if isinstance(one, Acquired) else one.close()
     return size
 
 

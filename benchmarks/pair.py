@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from .reports import rows_of
 from .rows import Row
 
-TITLE = "A token taken and given back, nobody else there; `read` and `write` in C = 1.00, targets in bare os.read + os.write"
+TITLE = "A pair (a token taken and given back), uncontended; `read`, `write` in C = 1.00, targets in os.read + os.write"
 
 
 def rows() -> Iterator[Row]:

@@ -53,7 +53,11 @@ def peer(package: str) -> Any | None:
 
 def find_make(version: str) -> str | None:
     """A GNU make of this version: one that is a peer, or beside this Python, or on the path."""
-    places = [str(PEERS / "bin"), str(Path(sys.executable).parent), *os.environ.get("PATH", os.defpath).split(os.pathsep)]
+    places = [
+        str(PEERS / "bin"),
+        str(Path(sys.executable).parent),
+        *os.environ.get("PATH", os.defpath).split(os.pathsep),
+    ]
     for place in places:
         program = shutil.which("make", path=place)
         if program is not None and f"GNU Make {version}".encode() in output([program, "--version"]):

@@ -20,7 +20,9 @@ def main() -> None:
         name, _, pairs = contestant.partition("|")
         if pairs == str(LOOPS_OF[1]):
             short, long = (found[f"{name}|{count}"] for count in LOOPS_OF)
-            print_profile(name, {function: (long[function] - short[function]) / (LOOPS_OF[1] - LOOPS_OF[0]) for function in long})
+            print_profile(
+                name, {function: (long[function] - short[function]) / (LOOPS_OF[1] - LOOPS_OF[0]) for function in long}
+            )
 
 
 def print_profile(name: str, functions: dict[str, float]) -> None:

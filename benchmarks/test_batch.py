@@ -18,7 +18,9 @@ def test_limit(against: Against, size: int) -> None:
     with pool("pipe") as address:
         read_fd, write_fd = map(int, address.split(","))
         loop = native.limit().limit_batches
-        against.loop(f"C: {size} in one read and one write", lambda pairs: loop(read_fd, write_fd, pairs, size), PAIRS, size)
+        against.loop(
+            f"C: {size} in one read and one write", lambda pairs: loop(read_fd, write_fd, pairs, size), PAIRS, size
+        )
 
 
 @pytest.mark.parametrize("size", SIZES)

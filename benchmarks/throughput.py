@@ -6,6 +6,7 @@ import ctypes
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 
 from .harness import either, in_turns, processes, shared_memory
 from .pairs import BARE, LIMIT, OURS, PEERS, TOKENS, Missing, Pairs, pool
@@ -18,7 +19,7 @@ WINDOW = either(0.2, 0.05)  # seconds
 CHUNK = 100  # pairs between two looks at the clock
 NAMES = ("C: jobserver_token_take, _give", "client.release_raw(client.acquire_raw())", "with client.acquire()")
 THEIRS = ("acquire, drop", "release(acquire())")
-TITLE = f"Pairs of several processes together, nobody waiting ({TOKENS} tokens): how many times fewer than `read`, `write` in C"
+TITLE = f"Pairs of several processes together ({TOKENS} tokens, nobody waits): how many times fewer than in C"
 
 
 def contestants() -> list[Pairs]:
@@ -29,7 +30,7 @@ def contestants() -> list[Pairs]:
 def rows() -> Iterator[Row]:
     everybody = {one.name: one for one in contestants() if is_here(one)}
     for number in PROCESSES:
-        rates = in_turns({name: lambda one=one: rate(one, number) for name, one in everybody.items()}, TURNS, 1)  # type: ignore[misc]
+        rates = in_turns({name: partial(rate, one, number) for name, one in everybody.items()}, TURNS, 1)
         limit = rates[LIMIT.name]
         for name, found in rates.items():
             middle = sorted(found)[len(found) // 2]
@@ -59,7 +60,7 @@ def rate(contestant: Pairs, number: int) -> float:
                 loop(CHUNK)
                 done[index] += CHUNK
 
-        with processes([lambda index=index: work(index) for index in range(number)]):  # type: ignore[misc]
+        with processes([partial(work, index) for index in range(number)]):
             while min(done) == 0:
                 time.sleep(0.001)
             start, before = time.perf_counter(), sum(done)

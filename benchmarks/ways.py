@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -10,7 +11,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from ctypes import byref
 from dataclasses import dataclass
 from pathlib import Path
 from select import select
@@ -103,7 +103,7 @@ class Steps:
     """What a worker does around each token, as calls from Python; see worker.h."""
 
     def __init__(self, worker: Worker) -> None:
-        library, self.worker = native.limit(), byref(worker)
+        library, self.worker = native.limit(), ctypes.byref(worker)
         step, held = library.worker_before, library.worker_held
         self.before: Step = lambda: step(self.worker)
         self.held: Step = lambda: held(self.worker)
@@ -113,7 +113,7 @@ class Steps:
 
 
 def c_read(place: Pool, worker: Worker) -> None:
-    native.limit().limit_wait(place.read_fd, place.write_fd, byref(worker))
+    native.limit().limit_wait(place.read_fd, place.write_fd, ctypes.byref(worker))
 
 
 def os_read(place: Pool, worker: Worker) -> NoReturn:
@@ -132,7 +132,7 @@ def core(place: Pool, worker: Worker) -> None:
     library, limit = native.core(), native.limit()
     client = library.core_open(place.read_fd, place.write_fd)
     library.core_wait(
-        client, byref(worker), native.address(limit.worker_before), native.address(limit.worker_held)
+        client, ctypes.byref(worker), native.address(limit.worker_before), native.address(limit.worker_held)
     )
 
 
@@ -225,7 +225,7 @@ def crate(after_try: bool) -> Callable[[Pool, Worker], object]:
         with makeflags(place.auth):
             client = library.crate_open()
         before, held = native.address(limit.worker_before), native.address(limit.worker_held)
-        library.crate_wait(client, after_try, byref(worker), before, held)
+        library.crate_wait(client, after_try, ctypes.byref(worker), before, held)
 
     return wait
 
@@ -318,11 +318,11 @@ def present() -> dict[str, Way]:
 @contextmanager
 def workers(number: int, *, hold: float = 0.0, recorded: bool = False) -> Iterator[list[Worker]]:
     """So many workers in shared memory; with `recorded` they also have the latencies of one token in common."""
-    shared = Shared.from_buffer(shared_memory(native.ctypes.sizeof(Shared)))
-    made = (Worker * number).from_buffer(shared_memory(native.ctypes.sizeof(Worker) * number))
+    shared = Shared.from_buffer(shared_memory(ctypes.sizeof(Shared)))
+    made = (Worker * number).from_buffer(shared_memory(ctypes.sizeof(Worker) * number))
     for worker in made:
         worker.hold = int(hold * 1e9)
         worker.go = worker.times = -1
         if recorded:
-            worker.shared = native.ctypes.pointer(shared)
+            worker.shared = ctypes.pointer(shared)
     yield list(made)
