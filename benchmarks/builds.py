@@ -25,7 +25,7 @@ from .peers import find_make, notice
 from .rows import Row
 
 SLOTS = max(os.cpu_count() or 1, 2)
-TURNS = either(5, 1)
+TURNS = either(3, 1)
 LOOK_EVERY = 0.02  # seconds: how often memory and compilers are counted
 FLAGS = either("-O2", "-O0")
 TARGETS = either(("lua",), ("lapi.o", "ldo.o", "lgc.o", "lvm.o"))

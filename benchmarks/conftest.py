@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,10 +16,6 @@ from .rows import Times
 PAIRS = 1000  # in one turn: enough that getting warm again does not count, and a third of a millisecond of the limit
 TURNS = either(300, 40)
 FIRST_TURNS = 5  # not counted: the interpreter specialises the loops
-
-# The rows must not depend on a jobserver that happens to be around.
-for name in ("MAKEFLAGS", "CARGO_MAKEFLAGS", "MFLAGS"):
-    os.environ.pop(name, None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

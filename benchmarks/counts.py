@@ -26,6 +26,9 @@ TITLE = "Counted for each pair: instructions in user space, system calls, alloca
 Counts = dict[str, float]
 """For each contestant, how many for one pair."""
 
+Function = tuple[str, str]
+"""The library that a function is in, and its name."""
+
 
 def rows() -> Iterator[Row]:
     if quick():
@@ -59,7 +62,7 @@ def instructions(who: str = "everybody") -> Counts:
     return per_pair({name: sum(functions.values()) for name, functions in profiles(who).items()})
 
 
-def profiles(who: str) -> dict[str, Counter[str]]:
+def profiles(who: str) -> dict[str, Counter[Function]]:
     """The instructions of each loop, by the function that they are in."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory, "out")
@@ -74,15 +77,17 @@ def profiles(who: str) -> dict[str, Counter[str]]:
         return found
 
 
-def by_function(text: str) -> Counter[str]:
+def by_function(text: str) -> Counter[Function]:
     """Reads what callgrind wrote; the line after one with "calls=" is the cost of the call, and counted in there."""
-    found: Counter[str] = Counter()
-    function, called = "", False
+    found: Counter[Function] = Counter()
+    library, function, called = "", "", False
     for line in text.splitlines():
-        if line.startswith("fn="):
+        if line.startswith("ob="):
+            library = Path(line[3:]).name
+        elif line.startswith("fn="):
             function = line[3:].partition("'")[0]
         elif line[:1].isdigit() and not called:
-            found[function] += int(line.split()[1])
+            found[library, function] += int(line.split()[1])
         called = line.startswith("calls=")
     return found
 

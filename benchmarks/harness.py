@@ -23,6 +23,10 @@ T = TypeVar("T")
 QUICK = "JOBSERVER_FFI_BENCHMARKS_QUICK"
 """The variable that makes everything short: enough to see that it runs, too short for the tails."""
 
+# What is measured must not depend on a jobserver that happens to be around.
+for _name in ("MAKEFLAGS", "CARGO_MAKEFLAGS", "MFLAGS"):
+    os.environ.pop(_name, None)
+
 
 def quick() -> bool:
     return QUICK in os.environ

@@ -51,12 +51,12 @@ def bars(axes: Axes, rows: list[Result], colours: Colours, label: str) -> None:
 
 def pair(axes: Axes, rows: list[Result], colours: Colours) -> None:
     shown = [row for row in rows if not row["name"].startswith(("own ", "fifo: ", "shared "))]
-    bars(axes, shown, colours, "one token taken and given back, by read and write in C (log scale)")
+    bars(axes, shown, colours, "one token taken and given back, in times of read and write in C (log scale)")
 
 
 def handover(axes: Axes, rows: list[Result], colours: Colours) -> None:
     shown = [row for row in rows if "filelock" not in row["name"]]
-    bars(axes, shown, colours, "from the release to the sleeping waiter, by a blocking read in C (log scale)")
+    bars(axes, shown, colours, "from the release to the sleeping waiter, in times of a blocking read in C (log scale)")
 
 
 def herd(axes: Axes, rows: list[Result], colours: Colours) -> None:
