@@ -21,7 +21,7 @@ from jobserver_ffi import Client, Pool
 
 from . import BUILD, ROOT
 from .harness import either
-from .peers import find_make, notice
+from .peers import find_make, left_out
 from .rows import Row
 
 SLOTS = max(os.cpu_count() or 1, 2)
@@ -50,7 +50,7 @@ Scenario = Callable[[Builds], object]
 def rows() -> Iterator[Row]:
     make, sources = find_make("4.4"), fetched()
     if make is None or sources is None:
-        notice("no GNU make 4.4, or no sources of Lua from the package index: no whole builds")
+        left_out("no GNU make 4.4, or no sources of Lua from the package index: no whole builds")
         return
     folders = [BUILD / f"lua-{number}" for number in range(2)]
     for folder in folders:

@@ -11,6 +11,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from .harness import either, ratio, timed
 from .pairs import BARE, LIMIT, Missing, Pairs, pool
+from .peers import left_out
 from .rows import Times
 
 PAIRS = 1000  # in one turn: enough that getting warm again does not count, and a third of a millisecond of the limit
@@ -41,6 +42,7 @@ class Against:
         try:
             loop = contestant.begin(address, self._stack)
         except Missing as error:
+            left_out(str(error))
             pytest.skip(str(error))
         self.loop(contestant.name, loop, PAIRS // contestant.divisor, most=contestant.most)
 

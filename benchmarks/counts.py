@@ -18,7 +18,7 @@ from .counted import EVERYBODY, LOOPS_OF
 from .harness import quick
 from .native import LOOPS, build
 from .pairs import LIMIT
-from .peers import notice
+from .peers import left_out, notice
 from .rows import Row
 
 TITLE = "Counted for each pair: instructions in user space, system calls, allocations (with those of Python's objects)"
@@ -53,7 +53,7 @@ def needs(what: str) -> bool:
     tool = {"instructions": "valgrind", "system calls": "strace"}.get(what)
     if tool is None or shutil.which(tool):
         return True
-    notice(f"no {tool} on this machine: {what} are not counted")
+    left_out(f"no {tool} on this machine: {what} are not counted")
     return False
 
 

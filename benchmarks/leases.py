@@ -13,7 +13,7 @@ from statistics import median
 from jobserver_ffi import Client, Pool
 
 from .harness import either, in_turns, ratio
-from .peers import find_make, notice
+from .peers import find_make, left_out
 from .rows import Row
 
 TITLE = "Leases: real makes in a pool of 8, beside a fifo that they share"
@@ -30,7 +30,7 @@ IDLE_SECONDS = either(10.0, 1.0)
 def rows() -> Iterator[Row]:
     make = find_make("4.4")
     if make is None:
-        notice("GNU make 4.4 is not on this machine: no rows of leases beside a fifo")
+        left_out("GNU make 4.4 is not on this machine: no rows of leases beside a fifo")
         return
     with tempfile.TemporaryDirectory() as directory:
         for job_time in JOB_TIMES:

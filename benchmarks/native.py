@@ -14,7 +14,7 @@ from pathlib import Path
 import jobserver_ffi
 
 from . import BUILD, ROOT
-from .peers import notice
+from .peers import left_out
 
 HERE = Path(__file__).parent
 LOOPS = HERE / "native"
@@ -91,16 +91,16 @@ def core() -> CDLL:
 
 @cache
 def crate() -> CDLL | None:
-    """The Rust crate; None, with a notice, where it cannot be built."""
+    """The Rust crate; None, with a left_out, where it cannot be built."""
     cargo = shutil.which("cargo")
     if cargo is None:
-        notice("no cargo on this machine: the Rust crate is left out")
+        left_out("no cargo on this machine: the Rust crate is left out")
         return None
     manifest, target = HERE / "crate" / "Cargo.toml", BUILD / "crate"
     command = [cargo, "build", "--release", "--quiet", f"--manifest-path={manifest}", f"--target-dir={target}"]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
-        notice(f"the Rust crate could not be built and is left out: {done.stderr.strip()}")
+        left_out(f"the Rust crate could not be built and is left out: {done.stderr.strip()}")
         return None
     library = CDLL(str(target / "release" / "libcrate_loops.so"))
     library.crate_open.restype = library.crate_helper.restype = c_void_p

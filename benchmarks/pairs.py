@@ -19,7 +19,7 @@ from jobserver_ffi import Client, JobserverExecutor
 from jobserver_ffi.aio import AsyncClient
 
 from . import native
-from .peers import notice, peer, version
+from .peers import left_out, peer, version
 
 TOKENS = 64
 
@@ -333,9 +333,9 @@ OTHER_THINGS = (
 
 
 def begin(contestant: Pairs, stack: ExitStack) -> Loop | None:
-    """The loop of a contestant, with a pool of its own; None, with a notice, where it is missing."""
+    """The loop of a contestant, with a pool of its own; None, with a left_out, where it is missing."""
     try:
         return contestant.begin(stack.enter_context(pool(contestant.pool)), stack)
     except Missing as error:
-        notice(str(error))
+        left_out(str(error))
         return None

@@ -10,7 +10,7 @@ from functools import partial
 
 from .harness import either, in_turns, processes, shared_memory
 from .pairs import BARE, LIMIT, OURS, PEERS, TOKENS, Missing, Pairs, pool
-from .peers import notice
+from .peers import left_out
 from .rows import Row
 
 PROCESSES = either((1, 2, 4, 8), (2,))
@@ -44,7 +44,7 @@ def is_here(contestant: Pairs) -> bool:
         with ExitStack() as stack:
             contestant.begin(stack.enter_context(pool("pipe")), stack)
     except Missing as error:
-        notice(str(error))
+        left_out(str(error))
         return False
     return True
 

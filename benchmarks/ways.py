@@ -23,7 +23,7 @@ from . import native
 from .harness import Step, shared_memory
 from .native import Shared, Worker
 from .pairs import CRATE, TOKENPOOL, Missing, makeflags, wanted
-from .peers import notice
+from .peers import left_out
 
 
 class Place(Protocol):
@@ -310,7 +310,7 @@ def present() -> dict[str, Way]:
         try:
             wanted(package)
         except Missing as error:
-            notice(str(error))
+            left_out(str(error))
             ways = {name: way for name, way in ways.items() if named not in name}
     return ways
 
