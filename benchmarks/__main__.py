@@ -1,74 +1,104 @@
-"""Answers all questions, in one table: `python -m benchmarks`, from the root of the repository.
+"""Answers all questions, or those that are named: `python -m benchmarks`, or `python FOLDER/benchmarks` from elsewhere.
 
 The targets are printed with "met" or "NOT MET" and never change the exit status: what is measured depends on the
-machine. The rows that pytest-benchmark runs can be had alone, and compared with earlier ones:
-`pytest benchmarks --benchmark-only --benchmark-autosave`, `--benchmark-compare`.
+machine. A question that fails does. The rows that pytest-benchmark runs can be had alone, and compared with earlier
+ones: `pytest benchmarks --benchmark-only --benchmark-autosave`, then with `--benchmark-compare`.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
+import sys
+
+if not __package__:  # the folder itself was run
+    import runpy
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    runpy.run_module("benchmarks", run_name="__main__", alter_sys=True)
+    sys.exit()
+
+import argparse
+import importlib
 import json
 import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
+import time
+import traceback
 from pathlib import Path
 from typing import Any
 
-from . import handover, import_time, leases, memory, size, waiting
+from . import peers
+from .harness import QUICK
 from .rows import Row, print_rows
 
-QUESTIONS = (handover, import_time, leases, memory, size, waiting)
-PACKAGES = ("jobserver-ffi", "cffi", "pytest-benchmark")
+QUESTIONS = (
+    "pair",
+    "batch",
+    "handover",
+    "herd",
+    "throughput",
+    "fairness",
+    "growth",
+    "helper_thread",
+    "pending",
+    "idle",
+    "import_time",
+    "size",
+    "memory",
+    "leases",
+    "builds",
+    "counts",
+)
+"""Modules of this folder, each with a TITLE and a function `rows`."""
 
 
 def main() -> int:
-    report = timed()
-    if report is None:
-        return 1
-    print(environment(report["machine_info"]))
-    print_rows("A token taken and given back; `os.write(w, os.read(r, 1))` = 1.00", timed_rows(report["benchmarks"]))
-    for question in QUESTIONS:
-        print_rows(question.TITLE, question.rows())
-    return 0
+    options = arguments()
+    if options.quick:
+        os.environ[QUICK] = "1"
+    peers.install()
+    environment = peers.environment()
+    print("; ".join(f"{name} {text}" for name, text in environment.items()))
+    answers, failed = answer(options.questions or QUESTIONS)
+    if options.json is not None:
+        report = {"environment": environment, "quick": options.quick, "questions": answers}
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    if options.plots is not None:
+        from .plots import draw
+
+        draw(answers, options.plots)
+    return 1 if failed else 0
 
 
-def timed() -> dict[str, Any] | None:
-    """The report of pytest-benchmark; None if it failed, and then pytest has said why."""
-    with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory, "report.json")
-        options = ["--benchmark-only", f"--benchmark-json={file}", "-q"]
-        command = [sys.executable, "-m", "pytest", str(Path(__file__).parent), *options]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-        if done.returncode != 0:
-            print(done.stdout)
-            return None
-        report: dict[str, Any] = json.loads(file.read_bytes())
-        return report
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"one of: {', '.join(QUESTIONS)}")
+    parser.add_argument("--quick", action="store_true", help="all in half a minute; the tails are worth nothing then")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
+    parser.add_argument(
+        "--plots", type=Path, metavar="FOLDER", help="draw some of them there, for light and dark pages"
+    )
+    options = parser.parse_args()
+    unknown = set(options.questions) - set(QUESTIONS)
+    if unknown:
+        parser.error(f"no such question: {', '.join(sorted(unknown))}")
+    return options
 
 
-def timed_rows(benchmarks: list[dict[str, Any]]) -> Iterator[Row]:
-    for result in benchmarks:
-        info = result["extra_info"]
-        note = f"{info['nanoseconds']:.0f} ns, half of all turns {info['low']:.2f} to {info['high']:.2f}"
-        yield Row(info["name"], info["ratio"], "", info["most"], note)
-
-
-def environment(machine: dict[str, Any]) -> str:
-    """The line that says where the figures come from."""
-    processor = machine["cpu"].get("brand_raw", machine["processor"])
-    python = f"{machine['python_implementation']} {machine['python_version']}"
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    return f"{processor}, {os.cpu_count()} CPUs; {machine['system']} {machine['release']}; {python}, {packages}"
-
-
-def version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
+def answer(questions: tuple[str, ...] | list[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The answers, and the questions that failed."""
+    answers, failed = [], []
+    for name in questions:
+        question = importlib.import_module(f".{name}", __package__)
+        start = time.monotonic()
+        rows: list[Row] = []
+        try:
+            rows = print_rows(question.TITLE, question.rows())
+        except Exception:
+            traceback.print_exc()
+            failed.append(name)
+        print(f"  ({name}: {time.monotonic() - start:.1f} s)", flush=True)
+        answers.append({"name": name, "title": question.TITLE, "rows": [row.as_json() for row in rows]})
+    return answers, failed
 
 
 if __name__ == "__main__":

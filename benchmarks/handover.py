@@ -4,116 +4,65 @@ from __future__ import annotations
 
 import os
 import statistics
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
-from jobserver_ffi import Client
+from .harness import Step, either, in_turns, processes, ratio_row
+from .native import Worker
+from .rows import Row, Times
+from .ways import AFTER_TRY, LIMIT, Way, present, workers
 
-from .rows import Row
-from .ways import WAYS, Step, Way, processes
-
-TITLE = "A token handed to a waiter in another process; a bare blocking `read` in C = 1.00"
-MOST = {"acquire()": 1.15, "acquire(timeout=600)": 1.15}
-NOT_ASKED = ("acquire() after a try_acquire()",)  # the same system calls as without
-TURNS = 1000
-FIRST_TURNS = 50  # not counted
+TITLE = "A token handed to a waiter in another process; a blocking `read` in C = 1.00"
+MOST = {"C: jobserver_token_take": 1.1, "acquire()": 1.1, "acquire(timeout=600)": 1.1, "acquire_raw()": 1.1}
+POLLS = "filelock"  # looks every 50 ms; after such a sleep the processor is slow for whoever comes next
+TURNS = either(1000, 60)
+FIRST_TURNS = either(50, 5)  # not counted
 ASLEEP_AFTER = 0.0005  # seconds: a waiter that was told to go sleeps by then
 
 
 class Waiter:
     """A process with a pool of one token that only it and this process use."""
 
-    def __init__(self) -> None:
-        self.pool = Client(1)
-        self.token = self.pool.acquire()
-        self.go_read, self.go = os.pipe()
-        self.times, self.times_write = os.pipe()
+    def __init__(self, way: Way, worker: Worker) -> None:
+        self.place = way.place(0)
+        self.way, self.worker = way, worker
+        worker.go, self.go = os.pipe()
+        self.times, worker.times = os.pipe()
 
-    def wait(self, way: Way) -> None:
-        """What the process does: tells when it had the token, after giving it back."""
-        taken = b""
+    def wait(self) -> None:
+        self.way.wait(self.place, self.worker)
 
-        def before() -> None:
-            os.write(self.times_write, taken)
-            os.read(self.go_read, 1)
-
-        def held() -> None:
-            nonlocal taken
-            taken = time.monotonic_ns().to_bytes(8, "little")
-
-        read_fd, write_fd = self.pool.auth.split(",")
-        with Client.open(f"{read_fd},{write_fd}") as client:
-            way(client, before, held)
-
-    def wait_in_c(self, program: Path) -> None:
-        descriptors = [*map(int, self.pool.auth.split(",")), self.go_read, self.times_write]
-        for descriptor in descriptors:
-            os.set_inheritable(descriptor, True)
-        os.execv(program, [str(program), *map(str, descriptors)])
-
-    def hand_over(self) -> int:
+    def hand_over(self) -> float:
         """Nanoseconds from just before the release to just after the waiter has the token."""
         os.write(self.go, b".")
         time.sleep(ASLEEP_AFTER)
         released = time.monotonic_ns()
-        self.token.release()
+        self.place.give()
         taken = int.from_bytes(os.read(self.times, 8), "little")
-        self.token = self.pool.acquire()
+        self.place.take()
         return taken - released
 
     def close(self) -> None:
-        self.token.release()
-        self.pool.close()
-        for descriptor in (self.go_read, self.go, self.times, self.times_write):
+        self.place.close()
+        for descriptor in (self.worker.go, self.go, self.times, self.worker.times):
             os.close(descriptor)
 
 
-def os_read(client: Client, before: Step, held: Step) -> None:
-    """What Python alone adds to the bare read."""
-    read_fd, write_fd = map(int, client.auth.split(","))
-    while True:
-        before()
-        byte = os.read(read_fd, 1)
-        held()
-        os.write(write_fd, byte)
-
-
 def rows() -> Iterator[Row]:
+    ways = {name: way for name, way in present().items() if not name.startswith(f"acquire() {AFTER_TRY}")}
     with ExitStack() as stack:
-        program = build(Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        ways: dict[str, Way] = {"os.read() in Python": os_read}
-        ways |= {name: way for name, way in WAYS.items() if name not in NOT_ASKED}
-        waiters = {name: Waiter() for name in ("read", *ways)}
-        for waiter in waiters.values():
-            stack.callback(waiter.close)
-        works: list[Step] = [lambda: waiters["read"].wait_in_c(program)]
-        works += [lambda name=name: waiters[name].wait(ways[name]) for name in ways]  # type: ignore[misc]
+        waiters = {}
+        for (name, way), worker in zip(ways.items(), stack.enter_context(workers(len(ways))), strict=True):
+            waiters[name] = Waiter(way, worker)
+            stack.callback(waiters[name].close)
+        works: list[Step] = [waiter.wait for waiter in waiters.values()]
         stack.enter_context(processes(works))
-        latencies = measure(waiters)
-    bare = statistics.median(latencies["read"])
-    for name, all_turns in latencies.items():
-        low, middle, high = (nanoseconds / 1e3 for nanoseconds in statistics.quantiles(all_turns, n=4))
-        note = f"{middle:.1f} us, half of all turns {low:.1f} to {high:.1f}"
-        yield Row(name, statistics.median(all_turns) / bare, "", MOST.get(name), note)
-
-
-def build(directory: Path) -> Path:
-    program = directory / "handover"
-    source = Path(__file__).with_suffix(".c")
-    subprocess.run(["cc", "-O2", "-Wall", "-Wextra", str(source), "-o", str(program)], check=True)
-    return program
-
-
-def measure(waiters: dict[str, Waiter]) -> dict[str, list[int]]:
-    """Nanoseconds of each turn, for each waiter; they take turns, so that what slows one down slows all."""
-    latencies: dict[str, list[int]] = {name: [] for name in waiters}
-    for turn in range(FIRST_TURNS + TURNS):
-        for name, waiter in waiters.items():
-            latency = waiter.hand_over()
-            if turn >= FIRST_TURNS:
-                latencies[name].append(latency)
-    return latencies
+        turns = {name: waiter.hand_over for name, waiter in waiters.items() if POLLS not in name}
+        latencies = in_turns(turns, TURNS, FIRST_TURNS)
+        slow = {name: waiter.hand_over for name, waiter in waiters.items() if POLLS in name}
+        by_themselves = in_turns(slow, TURNS // 20, 1)
+    for name, samples in latencies.items():
+        yield ratio_row(name, samples, latencies[LIMIT], MOST.get(name))
+    for name, samples in by_themselves.items():
+        yield Row(name, statistics.median(samples) / statistics.median(latencies[LIMIT]), times=Times.of(samples))

@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import os
-import resource
-import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import psutil
+from statistics import median
 
 from jobserver_ffi import Client, Pool
 
+from .harness import either, in_turns, ratio
+from .peers import find_make, left_out
 from .rows import Row
 
 TITLE = "Leases: real makes in a pool of 8, beside a fifo that they share"
 SLOTS = 8
-SECONDS_OF_JOBS = 6.0  # that all jobs of a row take together
-JOB_TIMES = (0.005, 0.02)  # seconds
-MAKES = (1, 2, 4, 16)
+ROUNDS = either(5, 1)
+SECONDS_OF_JOBS = either(3.0, 1.0)  # that all jobs of a build take together
+JOB_TIMES = either((0.005, 0.02), (0.02,))  # seconds
+MAKES = either((1, 2, 4, 16), (2,))
 MOST_WALL = 1.05  # times the shared fifo's
 MOST_CPU = 15.0  # microseconds for each job
-IDLE_SECONDS = 10.0
-LEASES = 1000
-MOST_MEMORY = 30.0  # MiB
+IDLE_SECONDS = either(10.0, 1.0)
 
 
 def rows() -> Iterator[Row]:
-    make = shutil.which("make", path=os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ["PATH"]]))
-    if make is None or b"GNU Make 4.4" not in subprocess.run([make, "--version"], stdout=subprocess.PIPE).stdout:
-        print("GNU make 4.4 is not on this machine: no rows of leases")
+    make = find_make("4.4")
+    if make is None:
+        left_out("GNU make 4.4 is not on this machine: no rows of leases beside a fifo")
         return
     with tempfile.TemporaryDirectory() as directory:
         for job_time in JOB_TIMES:
@@ -42,7 +38,6 @@ def rows() -> Iterator[Row]:
                 yield from beside_a_fifo([make, "-s", "-C", directory], Path(directory), makes, job_time)
         yield fair([make, "-s", "-C", directory], Path(directory))
     yield idle()
-    yield many()
 
 
 def write(directory: Path, jobs: int, job_time: float) -> None:
@@ -65,25 +60,34 @@ def at_once(run: Callable[[int], object], count: int) -> float:
 def beside_a_fifo(command: list[str], directory: Path, makes: int, job_time: float) -> Iterator[Row]:
     jobs = max(int(SECONDS_OF_JOBS / job_time / makes), 1)
     write(directory, jobs, job_time)
-    with Client(SLOTS, style="fifo") as client:
+    cpu: list[float] = []
 
-        def on_fifo(_: int) -> None:
-            with client.acquire():
-                client.run(command, check=True)
+    def shared() -> float:
+        with Client(SLOTS, style="fifo") as client:
 
-        shared = at_once(on_fifo, makes)
-    with Pool(SLOTS) as pool:
+            def run(_: int) -> None:
+                with client.acquire():
+                    client.run(command, check=True)
 
-        def on_lease(number: int) -> None:
-            with pool.lease(f"make {number}", style="fifo") as lease:
-                lease.run(command, check=True)
+            return at_once(run, makes)
 
-        before = cpu_of_pools()
-        leased = at_once(on_lease, makes)
-        cpu = cpu_of_pools() - before
+    def leased() -> float:
+        with Pool(SLOTS) as pool:
+
+            def run(number: int) -> None:
+                with pool.lease(f"make {number}", style="fifo") as lease:
+                    lease.run(command, check=True)
+
+            before = cpu_of_pools()
+            seconds = at_once(run, makes)
+            cpu.append(cpu_of_pools() - before)
+            return seconds
+
+    seconds = in_turns({"leased": leased, "shared": shared}, ROUNDS, warm_up=0)
     name = f"{makes} make{'s' * (makes > 1)}, jobs of {job_time * 1e3:.0f} ms"
-    yield Row(f"{name}: wall time", leased / shared, "", MOST_WALL, f"{leased:.2f} s and {shared:.2f} s")
-    yield Row(f"{name}: CPU of the pool for a job", cpu * 1e6 / (jobs * makes), "us", MOST_CPU)
+    note = f"{median(seconds['leased']):.2f} s and {median(seconds['shared']):.2f} s"
+    yield Row(f"{name}: wall time", ratio(seconds["leased"], seconds["shared"]), "", MOST_WALL, note)
+    yield Row(f"{name}: CPU of the pool for a job", median(cpu) * 1e6 / (jobs * makes), "us", MOST_CPU)
 
 
 def pool_threads() -> Iterator[Path]:
@@ -103,7 +107,7 @@ def fair(command: list[str], directory: Path) -> Row:
     with Pool(SLOTS) as pool:
         leases = [pool.lease(f"make {number}", style="fifo") for number in range(2)]
         processes = [lease.popen(command, stderr=subprocess.DEVNULL) for lease in leases]
-        time.sleep(SECONDS_OF_JOBS)
+        time.sleep(2 * SECONDS_OF_JOBS)
         used = [lease.report().slot_seconds for lease in leases]
         for process in processes:
             process.terminate()
@@ -116,7 +120,7 @@ def fair(command: list[str], directory: Path) -> Row:
 def idle() -> Row:
     with Pool(SLOTS) as pool, pool.lease("idle", style="fifo") as one, pool.lease("idle", style="pipe") as other:
         one.configure(), other.configure()
-        time.sleep(1)
+        time.sleep(0.5)
         before = wakes()
         time.sleep(IDLE_SECONDS)
         count = wakes() - before
@@ -127,18 +131,3 @@ def wakes() -> int:
     """How often the threads of pools have gone to sleep."""
     status = [line.split() for thread in pool_threads() for line in (thread / "status").read_text().splitlines()]
     return sum(int(words[1]) for words in status if words[:1] == ["voluntary_ctxt_switches:"])
-
-
-def many() -> Row:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8 * LEASES), hard))
-    before = psutil.Process().memory_info().rss
-    with Pool(LEASES) as pool:
-        leases = [pool.lease(f"lease {number}", style="fifo") for number in range(LEASES)]
-        for lease in leases:
-            lease.configure(env={})
-        used = psutil.Process().memory_info().rss - before
-        for lease in leases:
-            lease.close()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return Row(f"{LEASES} leases at once: memory", used / 2**20, "MiB", MOST_MEMORY)

@@ -1,9 +1,25 @@
-"""The table that is printed."""
+"""What is measured, as rows of a table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Times:
+    """How long something took, in nanoseconds."""
+
+    median: float
+    p95: float
+    p99: float
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> Times:
+        cuts = statistics.quantiles(samples, n=100)
+        return cls(cuts[49], cuts[94], cuts[98])
 
 
 @dataclass(frozen=True)
@@ -16,6 +32,8 @@ class Row:
         unit: What it counts; nothing for a ratio.
         most: The target: the figure should not be above this. None where it is for information.
         note: What else helps to judge it.
+        times: What the figure is a ratio of, if it is one of times.
+        judged: The figure that the target is for, if it is not the value.
     """
 
     name: str
@@ -23,20 +41,45 @@ class Row:
     unit: str = ""
     most: float | None = None
     note: str = ""
+    times: Times | None = None
+    judged: float | None = None
+
+    @property
+    def met(self) -> bool | None:
+        if self.most is None:
+            return None
+        return (self.value if self.judged is None else self.judged) <= self.most
 
     @property
     def verdict(self) -> str:
-        if self.most is None:
-            return ""
-        return f"<= {self.most:g}: {'met' if self.value <= self.most else 'NOT MET'}"
+        return "" if self.met is None else f"<= {self.most:g}: {'met' if self.met else 'NOT MET'}"
 
     def __str__(self) -> str:
-        figure = f"{self.value:10.2f} {self.unit:5}"
-        return f"  {self.name:54} {figure} {self.verdict:18} {self.note}".rstrip()
+        figure = f"{self.value:10,.2f} {self.unit:5}"
+        times = self.times
+        columns = " ".join(map(duration, (times.median, times.p95, times.p99))) if times else " " * 29
+        return f"  {self.name:58} {figure} {columns}  {self.verdict:16} {self.note}".rstrip()
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "met": self.met}
 
 
-def print_rows(title: str, rows: Iterable[Row]) -> None:
+HEADER = f"  {'':58} {'figure':>10}       {'median':>9} {'p95':>9} {'p99':>9}"
+
+
+def duration(nanoseconds: float) -> str:
+    """A time in nine characters."""
+    for unit, size in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
+        if nanoseconds >= size:
+            return f"{nanoseconds / size:.2f} {unit}".rjust(9)
+    return f"{nanoseconds:.0f} ns".rjust(9)
+
+
+def print_rows(title: str, rows: Iterable[Row]) -> list[Row]:
     """Prints one part of the table, each row as soon as it is there."""
-    print(f"\n{title}", flush=True)
+    print(f"\n{title}\n{HEADER}", flush=True)
+    printed = []
     for row in rows:
         print(row, flush=True)
+        printed.append(row)
+    return printed
