@@ -35,17 +35,19 @@ struct jobserver_lease {
     bool moved;   /* its pipes are to be looked at */
     struct jobserver_lease_waiter *waiters;
 
-    /* share.c's: how it uses what it is offered. */
+    /* hunger.c's: how it uses what it is offered. */
     bool hungry;        /* it took or gave back since an offer was left lying */
     bool fresh;         /* it has never taken any */
     bool probing;       /* it is offered a token to find out whether it waits for one */
-    bool waiting;       /* it took its last offer, and there has been none for it since */
     int64_t offered_at; /* when the offer that lies longest was made; 0 if it was given back by the lease */
     int64_t latency;    /* how soon it takes an offer, usually */
-    int64_t served_at;  /* when it was last given a token */
     int64_t probe_at;
     int64_t probe_pause;
-    int wanted; /* how many are to lie in its pipes */
+
+    /* share.c's. */
+    bool waiting;      /* it took its last offer, and there has been none for it since */
+    int64_t served_at; /* when it was last given a token */
+    int wanted;        /* how many are to lie in its pipes */
 };
 
 struct jobserver_broker {
@@ -91,9 +93,18 @@ void jobserver_lease_ring(jobserver_lease *lease);
 /* share.c: gives out what there is. Returns when to do so again even if nothing happens, or -1 for never. */
 int64_t jobserver_share(jobserver_broker *broker, int64_t now);
 
-/* share.c: notes that a lease took and gave back so many. */
-void jobserver_share_moved(jobserver_lease *lease, int took, int gave, int64_t now);
-void jobserver_share_begin(jobserver_lease *lease);
+/* hunger.c: a lease has just got the slot of its process; it took and gave back so many; its offer was withdrawn. */
+void jobserver_hunger_begin(jobserver_lease *lease);
+void jobserver_hunger_moved(jobserver_lease *lease, int took, int gave, int64_t now);
+void jobserver_hunger_withdrawn(jobserver_lease *lease, bool others_are_hungry, int64_t now);
+
+/* hunger.c: notes who has left an offer lying for longer than its grace; whether that still lasts; how long it is. */
+void jobserver_hunger_judge(jobserver_lease *lease, int64_t now);
+bool jobserver_hunger_in_grace(const jobserver_lease *lease, int64_t now);
+int64_t jobserver_hunger_grace(const jobserver_lease *lease);
+
+/* hunger.c: whether it is time to find out if a lease without offers wants one. */
+bool jobserver_hunger_is_due(const jobserver_lease *lease, int64_t now);
 
 /* broker.c: a reference more, and one less, with which it may be freed. */
 void jobserver_broker_keep(jobserver_broker *broker);
