@@ -234,6 +234,10 @@ static int wait_for(jobserver_lease *lease, enum jobserver_lease_state state, in
             result = JOBSERVER_CLOSED;
             break;
         }
+        if (state == JOBSERVER_LEASE_STARTED && lease->broker->failure < 0) {
+            result = lease->broker->failure;
+            break;
+        }
         jobserver_unlock();
         result = jobserver_bell_wait(&waiter.bell, deadline);
         jobserver_lock();

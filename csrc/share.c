@@ -54,6 +54,8 @@ struct round {
     int left;
     bool any_hungry;
     bool probe_is_out;
+    bool queue_waits;
+    struct jobserver_demand demand;
 };
 
 enum turn { OF_THE_HUNGRY, OF_THOSE_WITH_ONE, OF_THE_EMPTY, OF_SURPLUS };
@@ -155,8 +157,9 @@ static void offer_missing(const struct round *round, jobserver_lease *lease) {
 }
 
 /* When something may have to change although nothing moves. */
-static int64_t next_time(const struct round *round, bool queue_waits) {
-    bool wanted = queue_waits, probed = false, lying = false;
+static int64_t next_time(const struct round *round) {
+    bool outer = round->broker->source != NULL; /* others may want what lies in the pipes, or have what is wanted */
+    bool wanted = round->queue_waits, probed = false, lying = false;
     int64_t grace_ends = -1, probe_at = -1, orphans_until = -1;
     for (const jobserver_lease *lease = round->broker->started; lease != NULL; lease = lease->next) {
         if (!takes_part(lease)) {
@@ -175,10 +178,10 @@ static int64_t next_time(const struct round *round, bool queue_waits) {
         }
     }
     int64_t next = orphans_until;
-    if (wanted || probed) {
+    if (wanted || probed || outer) {
         next = earlier(next, grace_ends);
     }
-    return probed && lying ? earlier(next, probe_at) : next;
+    return probed && (lying || outer) ? earlier(next, probe_at) : next;
 }
 
 /* Withdraws and offers as was decided, and lets the first in the queue start if what it needs has come
@@ -225,8 +228,17 @@ static bool reserve(struct round *round) {
     }
 }
 
-/* Decides once who is to have what. Returns whether somebody in the queue must go on waiting. */
-static bool decide(struct round *round) {
+/* Once the hungry have theirs: what the source of the slots is needed for. */
+static void note_demand(struct round *round) {
+    int count;
+    round->demand.moving = round->any_hungry;
+    round->demand.wanting = round->queue_waits || first_of(round, OF_THE_HUNGRY, &count) != NULL;
+    round->demand.leases = round->broker->started != NULL || first_in_queue(round->broker) != NULL;
+    round->demand.spare = round->left > 0 ? round->left : 0;
+}
+
+/* Decides once who is to have what. */
+static void decide(struct round *round) {
     for (jobserver_lease *lease = round->broker->started; lease != NULL; lease = lease->next) {
         lease->wanted = 0;
         jobserver_hunger_judge(lease, round->now);
@@ -234,21 +246,41 @@ static bool decide(struct round *round) {
         round->any_hungry |= takes_part(lease) && lease->hungry;
         round->probe_is_out |= lease->probing;
     }
+    round->demand.unused = round->left > 0 ? round->left : 0;
     keep(round);
-    bool queue_waits = reserve(round);
+    round->queue_waits = reserve(round);
     deal(round, OF_THE_HUNGRY);
+    note_demand(round);
     deal(round, OF_THOSE_WITH_ONE);
     deal(round, OF_THE_EMPTY);
     deal(round, OF_SURPLUS);
-    return queue_waits;
 }
 
 int64_t jobserver_share(jobserver_broker *broker, int64_t now) {
     struct round round;
-    bool queue_waits;
     do {
         round = (struct round){.broker = broker, .now = now, .left = broker->limit};
-        queue_waits = decide(&round);
+        decide(&round);
     } while (carry_out(&round));
-    return next_time(&round, queue_waits);
+    if (broker->source != NULL) {
+        jobserver_source_need(broker->source, &round.demand);
+    }
+    return next_time(&round);
+}
+
+/* What those who are not hungry are offered goes first. */
+int jobserver_share_reclaim(jobserver_broker *broker, int most, int64_t now) {
+    for (int hungry = 0; hungry <= 1; hungry++) {
+        for (jobserver_lease *lease = broker->started; lease != NULL; lease = lease->next) {
+            int missing = most - (broker->limit - broker->out);
+            if (lease->hungry == (hungry != 0) && missing > 0 && lease->untaken > 0) {
+                jobserver_lease_withdraw(lease, missing);
+                jobserver_hunger_withdrawn(lease, false, now);
+            }
+        }
+    }
+    int free = broker->limit - broker->out;
+    int taken = free < 0 ? 0 : free < most ? free : most;
+    broker->limit -= taken;
+    return taken;
 }
