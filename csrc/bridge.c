@@ -14,7 +14,7 @@
 #define MILLISECOND INT64_C(1000000)
 
 /* Between two looks whether the outer pool is dry. They grow while nobody wants what is passed on. */
-#define SHORTEST_PAUSE (10 * MILLISECOND)
+#define SHORTEST_PAUSE (5 * MILLISECOND)
 #define LONGEST_PAUSE_MOVING (320 * MILLISECOND)
 #define LONGEST_PAUSE (1000 * MILLISECOND)
 
