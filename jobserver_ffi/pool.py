@@ -140,7 +140,9 @@ class Pool:
         """
         limit = _checked(limit)
         if self._limit is None:
-            raise Unsupported("the slots of this pool come from an outer jobserver, whose maker says how many there are")
+            raise Unsupported(
+                "the slots of this pool come from an outer jobserver, whose maker says how many there are"
+            )
         self._check(lib.jobserver_broker_resize(self._handle, limit))
         self._limit = limit
         status = self.status()
