@@ -115,6 +115,13 @@ static void end_waits(jobserver_broker *broker) {
     }
 }
 
+void jobserver_broker_fail(jobserver_broker *broker, int error) {
+    broker->failure = error;
+    if (error < 0) {
+        end_waits(broker);
+    }
+}
+
 /*
  * Serves until jobserver_broker_stop. The lock is held but for the sleep. Returns 0, or -EBUSY if another thread serves
  * already.
@@ -150,6 +157,9 @@ void jobserver_broker_stop(jobserver_broker *broker) {
     broker->stopped = true;
     if (jobserver_broker_is_ours(broker)) {
         jobserver_news_wake(broker->news);
+        if (broker->source != NULL) {
+            jobserver_event_set(broker->source->event);
+        }
         end_waits(broker);
     }
     jobserver_unlock();

@@ -35,26 +35,50 @@ struct jobserver_lease {
     bool moved;   /* its pipes are to be looked at */
     struct jobserver_lease_waiter *waiters;
 
-    /* share.c's: how it uses what it is offered. */
+    /* hunger.c's: how it uses what it is offered. */
     bool hungry;        /* it took or gave back since an offer was left lying */
     bool fresh;         /* it has never taken any */
     bool probing;       /* it is offered a token to find out whether it waits for one */
-    bool waiting;       /* it took its last offer, and there has been none for it since */
     int64_t offered_at; /* when the offer that lies longest was made; 0 if it was given back by the lease */
     int64_t latency;    /* how soon it takes an offer, usually */
-    int64_t served_at;  /* when it was last given a token */
     int64_t probe_at;
     int64_t probe_pause;
-    int wanted; /* how many are to lie in its pipes */
+
+    /* share.c's. */
+    bool waiting;      /* it took its last offer, and there has been none for it since */
+    int64_t served_at; /* when it was last given a token */
+    int wanted;        /* how many are to lie in its pipes */
+};
+
+/* What is needed of whatever the slots of a broker come from. */
+struct jobserver_demand {
+    bool wanting; /* somebody would use one slot more at once */
+    bool moving;  /* some lease is hungry */
+    bool leases;  /* there are some that have started, or wait for that */
+    int unused;   /* slots that nobody uses */
+    int spare;    /* those among them that no hungry lease is offered */
+};
+
+/* Where the slots of a broker come from if it has none of its own. Its owner makes the event. */
+struct jobserver_source {
+    jobserver_event *event;
+    jobserver_broker *broker;
+    struct jobserver_demand demand; /* now */
+    struct jobserver_demand told;   /* what the source knows */
+    int granted;
+    int tolerated; /* spare slots that the source knows of and leaves where they are */
+    bool rung;
 };
 
 struct jobserver_broker {
     struct jobserver_directory *directory;
     struct jobserver_news *news;
-    jobserver_lease *started; /* lists of leases that have not ended */
+    struct jobserver_source *source; /* or null: the slots are the broker's own */
+    jobserver_lease *started;        /* lists of leases that have not ended */
     jobserver_lease *waiting;
     int limit;
-    int out; /* slots that are given away: the sum of `given` and `own` of all leases */
+    int out;     /* slots that are given away: the sum of `given` and `own` of all leases */
+    int failure; /* why no slots come any more, or 0 */
     int references;
     unsigned generation;
     unsigned leases_made;
@@ -91,13 +115,45 @@ void jobserver_lease_ring(jobserver_lease *lease);
 /* share.c: gives out what there is. Returns when to do so again even if nothing happens, or -1 for never. */
 int64_t jobserver_share(jobserver_broker *broker, int64_t now);
 
-/* share.c: notes that a lease took and gave back so many. */
-void jobserver_share_moved(jobserver_lease *lease, int took, int gave, int64_t now);
-void jobserver_share_begin(jobserver_lease *lease);
+/* share.c: takes up to so many slots away that nobody uses, and returns how many. */
+int jobserver_share_reclaim(jobserver_broker *broker, int most, int64_t now);
+
+/* hunger.c: a lease has just got the slot of its process; it took and gave back so many; its offer was withdrawn. */
+void jobserver_hunger_begin(jobserver_lease *lease);
+void jobserver_hunger_moved(jobserver_lease *lease, int took, int gave, int64_t now);
+void jobserver_hunger_withdrawn(jobserver_lease *lease, bool others_are_hungry, int64_t now);
+
+/* hunger.c: notes who has left an offer lying for longer than its grace; whether that still lasts; how long it is. */
+void jobserver_hunger_judge(jobserver_lease *lease, int64_t now);
+bool jobserver_hunger_in_grace(const jobserver_lease *lease, int64_t now);
+int64_t jobserver_hunger_grace(const jobserver_lease *lease);
+
+/* hunger.c: whether it is time to find out if a lease without offers wants one. */
+bool jobserver_hunger_is_due(const jobserver_lease *lease, int64_t now);
+
+/* source.c: makes it the broker's source (0 or -EBUSY); and the reverse: with the reason if it failed, or 0. */
+int jobserver_source_attach(struct jobserver_source *source, jobserver_broker *broker);
+void jobserver_source_detach(struct jobserver_source *source, int error);
+
+/* source.c: clears the event and says what is needed now; false once the broker is stopped. Without the lock. */
+bool jobserver_source_ask(struct jobserver_source *source, struct jobserver_demand *demand);
+
+/* source.c: slots are there; up to so many that nobody uses are taken away, and it returns how many. Without the lock. */
+void jobserver_source_grant(struct jobserver_source *source, int count);
+int jobserver_source_reclaim(struct jobserver_source *source, int most);
+
+/* source.c: so many spare slots are no reason to wake the source. Without the lock. */
+void jobserver_source_tolerate(struct jobserver_source *source, int spare);
+
+/* source.c: what is needed now, from share.c. */
+void jobserver_source_need(struct jobserver_source *source, const struct jobserver_demand *now);
 
 /* broker.c: a reference more, and one less, with which it may be freed. */
 void jobserver_broker_keep(jobserver_broker *broker);
 void jobserver_broker_drop(jobserver_broker *broker);
+
+/* broker.c: no slots come any more if `error` is one: who waits for the first one hears of it. */
+void jobserver_broker_fail(jobserver_broker *broker, int error);
 
 /* broker.c: whether it may be used: not in a forked child. */
 bool jobserver_broker_is_ours(const jobserver_broker *broker);

@@ -119,4 +119,7 @@ void jobserver_implicit_unlend(void);
 void jobserver_implicit_forked(void);
 void jobserver_implicit_unwatch(const jobserver_event *event); /* before an event is freed */
 
+/* Sleeps until the event is set or the deadline (negative for none). 0, -ETIMEDOUT or -EINTR. */
+int jobserver_event_wait_until(jobserver_event *event, int64_t deadline);
+
 #endif

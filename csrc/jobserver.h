@@ -127,7 +127,7 @@ int jobserver_interrupt_from(intptr_t library, const char *function, unsigned th
 /*
  * Leases: a broker gives each process that it serves pipes of the process's own, and moves tokens between them and its
  * pool. So it knows what each holds, and has it back when the process is gone. One thread serves, in
- * jobserver_broker_serve; all other functions may be called from any. Not on Windows (JOBSERVER_UNSUPPORTED). A forked
+ * jobserver_broker_serve; another one, in jobserver_broker_bridge, if the slots come from an outer jobserver; all other functions may be called from any. Not on Windows (JOBSERVER_UNSUPPORTED). A forked
  * child can only free what it inherits.
  */
 typedef struct jobserver_broker jobserver_broker;
@@ -176,6 +176,7 @@ typedef struct jobserver_broker_report {
 
 int jobserver_broker_create(const char *directory, int limit, jobserver_broker **broker);
 int jobserver_broker_serve(jobserver_broker *broker);
+int jobserver_broker_bridge(jobserver_broker *broker, jobserver_client *client);
 void jobserver_broker_stop(jobserver_broker *broker);
 void jobserver_broker_free(jobserver_broker *broker);
 int jobserver_broker_resize(jobserver_broker *broker, int limit);

@@ -54,7 +54,7 @@ void jobserver_lease_refresh(jobserver_lease *lease, int64_t now) {
     give(lease, -credit);
     lease->report.taken += took;
     lease->broker->busy |= took > 0 || gave > 0;
-    jobserver_share_moved(lease, took, gave, now);
+    jobserver_hunger_moved(lease, took, gave, now);
 }
 
 int jobserver_lease_offer(jobserver_lease *lease, int count) {
@@ -87,7 +87,7 @@ void jobserver_lease_let_start(jobserver_lease *lease, int64_t now) {
     lease->changed_at = now;
     lease->report.queue_time += now - lease->queued_at;
     note_peak(lease);
-    jobserver_share_begin(lease);
+    jobserver_hunger_begin(lease);
     jobserver_lease_ring(lease);
 }
 
@@ -232,6 +232,10 @@ static int wait_for(jobserver_lease *lease, enum jobserver_lease_state state, in
     while (result == 0 && lease->state < state) {
         if (lease->broker->stopped) {
             result = JOBSERVER_CLOSED;
+            break;
+        }
+        if (state == JOBSERVER_LEASE_STARTED && lease->broker->failure < 0) {
+            result = lease->broker->failure;
             break;
         }
         jobserver_unlock();

@@ -77,9 +77,13 @@ void jobserver_event_clear(jobserver_event *event) {
     }
 }
 
-int jobserver_event_wait(jobserver_event *event) {
-    struct jobserver_until until = {.deadline = -1};
+int jobserver_event_wait_until(jobserver_event *event, int64_t deadline) {
+    struct jobserver_until until = {.deadline = deadline};
     return jobserver_poll(event->read_fd, &until);
+}
+
+int jobserver_event_wait(jobserver_event *event) {
+    return jobserver_event_wait_until(event, -1);
 }
 
 intptr_t jobserver_event_waitable(const jobserver_event *event) {

@@ -4,65 +4,13 @@
  * Whatever is not held is offered: it lies in the pipes of leases and can be taken without asking anybody. Sharing
  * decides how many are to lie where, withdraws what lies elsewhere, and offers it there.
  *
- * A process that waits for a token cannot be told from one that wants none. So a lease counts as hungry that took or
- * gave back since it last left an offer lying for a while (its grace). Hungry leases come first, those that use least
- * for their weight before the others, and what a lease gives back is shared out anew each time: else it would take it
- * again before the others, for ever. An empty lease that is not hungry is probed: offered a token for a moment, after
- * pauses that grow.
+ * Hungry leases (hunger.c) come first, those that use least for their weight before the others, and what a lease gives
+ * back is shared out anew each time: else it would take it again before the others, for ever.
  */
 #include "broker.h"
 
-#define MILLISECOND INT64_C(1000000)
-
-/* How long an offer may lie until its lease is taken not to be hungry: this many times what it usually takes. */
-#define GRACE_FACTOR 8
-#define SHORTEST_GRACE (2 * MILLISECOND)
-#define LONGEST_GRACE (50 * MILLISECOND)
-
-/* A process that starts reads its environment first. */
-#define FIRST_GRACE (400 * MILLISECOND)
-
-/* Pauses between probes of one lease; the second while others are hungry, the third while nobody is. */
-#define FIRST_PAUSE (10 * MILLISECOND)
-#define LONGEST_PAUSE_HUNGRY (40 * MILLISECOND)
-#define LONGEST_PAUSE_IDLE (1000 * MILLISECOND)
-
 static int64_t earlier(int64_t one, int64_t other) {
     return one < 0 || (other >= 0 && other < one) ? other : one;
-}
-
-static int64_t grace_of(const jobserver_lease *lease) {
-    if (lease->fresh) {
-        return FIRST_GRACE;
-    }
-    int64_t grace = GRACE_FACTOR * lease->latency;
-    return grace < SHORTEST_GRACE ? SHORTEST_GRACE : grace > LONGEST_GRACE ? LONGEST_GRACE : grace;
-}
-
-/* A lease has just got the slot of its process. */
-void jobserver_share_begin(jobserver_lease *lease) {
-    lease->hungry = true;
-    lease->fresh = true;
-    lease->probing = false;
-    lease->waiting = false;
-    lease->offered_at = 0;
-    lease->latency = 0;
-    lease->probe_pause = FIRST_PAUSE;
-}
-
-void jobserver_share_moved(jobserver_lease *lease, int took, int gave, int64_t now) {
-    if (took == 0 && gave == 0) {
-        return;
-    }
-    if (took > 0 && lease->hungry && lease->offered_at > 0 && !lease->fresh) {
-        lease->latency = (7 * lease->latency + now - lease->offered_at) / 8;
-    }
-    lease->fresh &= took == 0;
-    lease->hungry = true;
-    lease->probing = false;
-    lease->probe_pause = FIRST_PAUSE;
-    /* What lies there now was not offered for this: it may go to whoever is next. */
-    lease->offered_at = 0;
 }
 
 static bool takes_part(const jobserver_lease *lease) {
@@ -76,24 +24,6 @@ static int room_of(const jobserver_lease *lease) {
     }
     int room = lease->terms.maximum - jobserver_lease_slots(lease) - lease->wanted;
     return room > 0 ? room : 0;
-}
-
-static bool is_in_grace(const jobserver_lease *lease, int64_t now) {
-    return lease->untaken > 0 && lease->offered_at > 0 && now - lease->offered_at < grace_of(lease);
-}
-
-/* Notes who has left an offer lying for too long. */
-static void judge(jobserver_lease *lease, int64_t now) {
-    lease->wanted = 0;
-    lease->probing &= lease->untaken > 0; /* or its offer fell to another, who was faster */
-    if (lease->untaken > 0 && lease->offered_at > 0 && !is_in_grace(lease, now)) {
-        lease->hungry = false;
-        lease->probing = false;
-    }
-}
-
-static bool is_due(const jobserver_lease *lease, int64_t now) {
-    return !lease->hungry && lease->untaken == 0 && now >= lease->probe_at;
 }
 
 /* Whether there is a token in its pipes beyond those that are to lie there so far. */
@@ -124,6 +54,8 @@ struct round {
     int left;
     bool any_hungry;
     bool probe_is_out;
+    bool queue_waits;
+    struct jobserver_demand demand;
 };
 
 enum turn { OF_THE_HUNGRY, OF_THOSE_WITH_ONE, OF_THE_EMPTY, OF_SURPLUS };
@@ -134,7 +66,8 @@ static bool has_turn(const struct round *round, const jobserver_lease *lease, en
     }
     switch (turn) {
     case OF_THE_HUNGRY:
-        return lease->wanted == 0 && (lease->hungry || (!round->probe_is_out && is_due(lease, round->now)));
+        return lease->wanted == 0 &&
+               (lease->hungry || (!round->probe_is_out && jobserver_hunger_is_due(lease, round->now)));
     case OF_THOSE_WITH_ONE:
         return lease->wanted == 0 && lease->untaken > 0;
     case OF_THE_EMPTY:
@@ -179,7 +112,7 @@ static void keep(struct round *round) {
     for (jobserver_lease *lease = round->broker->started; lease != NULL && round->left > 0; lease = lease->next) {
         if (takes_part(lease)) {
             int aside = lease->terms.minimum - jobserver_lease_slots(lease);
-            int kept = aside > 0 ? aside : is_in_grace(lease, round->now) ? 1 : 0;
+            int kept = aside > 0 ? aside : jobserver_hunger_in_grace(lease, round->now) ? 1 : 0;
             lease->wanted = kept < round->left ? kept : round->left;
             round->left -= lease->wanted;
         }
@@ -200,15 +133,11 @@ static int needed_to_start(const jobserver_lease *lease) {
     return lease->terms.minimum > 1 ? lease->terms.minimum : 1;
 }
 
-/* What is withdrawn from a lease that left it lying is not offered to it again at once. */
 static void withdraw_surplus(const struct round *round, jobserver_lease *lease) {
     int surplus = lease->untaken - lease->wanted;
-    if (surplus <= 0 || jobserver_lease_withdraw(lease, surplus) == 0 || lease->untaken > 0 || lease->hungry) {
-        return;
+    if (surplus > 0 && jobserver_lease_withdraw(lease, surplus) > 0) {
+        jobserver_hunger_withdrawn(lease, round->any_hungry, round->now);
     }
-    int64_t longest = round->any_hungry ? LONGEST_PAUSE_HUNGRY : LONGEST_PAUSE_IDLE;
-    lease->probe_at = round->now + (lease->probe_pause < longest ? lease->probe_pause : longest);
-    lease->probe_pause = 2 * lease->probe_pause < longest ? 2 * lease->probe_pause : longest;
 }
 
 /* Who takes while others are withdrawn from is faster: then there is less to offer. */
@@ -228,16 +157,17 @@ static void offer_missing(const struct round *round, jobserver_lease *lease) {
 }
 
 /* When something may have to change although nothing moves. */
-static int64_t next_time(const struct round *round, bool queue_waits) {
-    bool wanted = queue_waits, probed = false, lying = false;
+static int64_t next_time(const struct round *round) {
+    bool outer = round->broker->source != NULL; /* others may want what lies in the pipes, or have what is wanted */
+    bool wanted = round->queue_waits, probed = false, lying = false;
     int64_t grace_ends = -1, probe_at = -1, orphans_until = -1;
     for (const jobserver_lease *lease = round->broker->started; lease != NULL; lease = lease->next) {
         if (!takes_part(lease)) {
             orphans_until = earlier(orphans_until, lease->orphans_until);
         } else if (lease->untaken > 0) {
             lying = true;
-            if (is_in_grace(lease, round->now)) {
-                grace_ends = earlier(grace_ends, lease->offered_at + grace_of(lease));
+            if (jobserver_hunger_in_grace(lease, round->now)) {
+                grace_ends = earlier(grace_ends, lease->offered_at + jobserver_hunger_grace(lease));
             }
         } else if (room_of(lease) > 0) {
             wanted |= lease->hungry;
@@ -248,10 +178,10 @@ static int64_t next_time(const struct round *round, bool queue_waits) {
         }
     }
     int64_t next = orphans_until;
-    if (wanted || probed) {
+    if (wanted || probed || outer) {
         next = earlier(next, grace_ends);
     }
-    return probed && lying ? earlier(next, probe_at) : next;
+    return probed && (lying || outer) ? earlier(next, probe_at) : next;
 }
 
 /* Withdraws and offers as was decided, and lets the first in the queue start if what it needs has come
@@ -298,29 +228,59 @@ static bool reserve(struct round *round) {
     }
 }
 
-/* Decides once who is to have what. Returns whether somebody in the queue must go on waiting. */
-static bool decide(struct round *round) {
+/* Once the hungry have theirs: what the source of the slots is needed for. */
+static void note_demand(struct round *round) {
+    int count;
+    round->demand.moving = round->any_hungry;
+    round->demand.wanting = round->queue_waits || first_of(round, OF_THE_HUNGRY, &count) != NULL;
+    round->demand.leases = round->broker->started != NULL || first_in_queue(round->broker) != NULL;
+    round->demand.spare = round->left > 0 ? round->left : 0;
+}
+
+/* Decides once who is to have what. */
+static void decide(struct round *round) {
     for (jobserver_lease *lease = round->broker->started; lease != NULL; lease = lease->next) {
-        judge(lease, round->now);
+        lease->wanted = 0;
+        jobserver_hunger_judge(lease, round->now);
         round->left -= jobserver_lease_slots(lease);
         round->any_hungry |= takes_part(lease) && lease->hungry;
         round->probe_is_out |= lease->probing;
     }
+    round->demand.unused = round->left > 0 ? round->left : 0;
     keep(round);
-    bool queue_waits = reserve(round);
+    round->queue_waits = reserve(round);
     deal(round, OF_THE_HUNGRY);
+    note_demand(round);
     deal(round, OF_THOSE_WITH_ONE);
     deal(round, OF_THE_EMPTY);
     deal(round, OF_SURPLUS);
-    return queue_waits;
 }
 
 int64_t jobserver_share(jobserver_broker *broker, int64_t now) {
     struct round round;
-    bool queue_waits;
     do {
         round = (struct round){.broker = broker, .now = now, .left = broker->limit};
-        queue_waits = decide(&round);
+        decide(&round);
     } while (carry_out(&round));
-    return next_time(&round, queue_waits);
+    if (broker->source != NULL) {
+        jobserver_source_need(broker->source, &round.demand);
+    }
+    return next_time(&round);
+}
+
+/* What those who are not hungry are offered goes first. */
+int jobserver_share_reclaim(jobserver_broker *broker, int most, int64_t now) {
+    for (int hungry = 0; hungry <= 1; hungry++) {
+        for (jobserver_lease *lease = broker->started; lease != NULL; lease = lease->next) {
+            int missing = most - (broker->limit - broker->out);
+            if (lease->hungry == (hungry != 0) && missing > 0 && lease->untaken > 0) {
+                jobserver_lease_withdraw(lease, missing);
+                jobserver_hunger_withdrawn(lease, false, now);
+            }
+        }
+    }
+    int free = broker->limit - broker->out;
+    int taken = free < 0 ? 0 : free < most ? free : most;
+    broker->limit -= taken;
+    return taken;
 }

@@ -139,10 +139,14 @@ void jobserver_event_clear(jobserver_event *event) {
     ResetEvent(event->handle);
 }
 
-int jobserver_event_wait(jobserver_event *event) {
-    struct jobserver_until until = {.deadline = -1};
+int jobserver_event_wait_until(jobserver_event *event, int64_t deadline) {
+    struct jobserver_until until = {.deadline = deadline};
     int result = jobserver_wait_for(event->handle, NULL, &until);
     return result < 0 ? result : 0;
+}
+
+int jobserver_event_wait(jobserver_event *event) {
+    return jobserver_event_wait_until(event, -1);
 }
 
 intptr_t jobserver_event_waitable(const jobserver_event *event) {

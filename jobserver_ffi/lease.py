@@ -110,7 +110,9 @@ class Lease:
     ) -> None:
         if style not in _STYLES:
             raise ValueError(f"style={style!r}: one of {', '.join(map(repr, _STYLES))} is wanted")
-        if not 0 <= whole_number("minimum", minimum) <= pool.limit:
+        if pool.limit is None and whole_number("minimum", minimum) > 1:
+            raise ValueError(f"minimum={minimum}: slots of an outer jobserver cannot be set aside, so 1 is the most")
+        if not 0 <= whole_number("minimum", minimum) <= (pool.limit or 1):
             raise ValueError(f"minimum={minimum}: this pool has {pool.limit} slots, so they never come")
         if maximum is not None and whole_number("maximum", maximum) < max(minimum, 1):
             raise ValueError(f"maximum={maximum}: at least the minimum ({minimum}) and 1 are wanted")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._core import ffi, lib
 from .arguments import pool_limit
+from .client import Client
 from .create import fifo_directories
 from .errors import PoolClosed, Unsupported, check
 from .lease import Lease, LeaseReport
@@ -27,7 +28,7 @@ class PoolStatus:
     """What a pool has.
 
     Attributes:
-        limit: How many slots there are.
+        limit: How many slots there are; of an outer jobserver, how many are taken from it now.
         in_use: How many of them are in use; more than the limit while a smaller one waits for jobs to end.
         queued: How many leases wait for their first slot.
         leases: Those that have not been dropped, in the order in which they were made.
@@ -56,27 +57,36 @@ class Pool:
     be dropped. Not on Windows.
 
     Args:
-        limit: How many slots; at least 1.
+        source: How many slots, at least 1; or the client of an outer jobserver that they come from, which must stay open
+            as long as the pool. Then a slot is taken when a lease would use it, the process's implicit slot first
+            (`Client.from_env`), and goes back when none does; in whichever style the outer jobserver is, a lease can
+            have the other. What is not back when the pool is closed, or this process ends, goes back then; only if
+            the process is killed are its tokens lost.
 
     Raises:
-        ValueError: The limit is below 1.
+        ValueError: The number is below 1.
         OSError: The system refused (no descriptors left, no directory for fifos …).
         Unsupported: This system has no leases.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, source: int | Client) -> None:
         self._closed = True
-        self._limit = _checked(limit)
-        self._handle = _create(self._limit)
+        outer = source if isinstance(source, Client) else None
+        self._limit = _checked(source) if not isinstance(source, Client) else None
+        self._handle = _create(self._limit or 0)
         self._leases: list[weakref.ref[Lease]] = []
-        serving = threading.Thread(target=_serve, args=(self._handle,), name="jobserver pool", daemon=True)
-        self._end = weakref.finalize(self, _end, self._handle, serving)
-        serving.start()
+        threads = [threading.Thread(target=_serve, args=(self._handle,), name="jobserver pool", daemon=True)]
+        if outer is not None:
+            arguments = (self._handle, outer)
+            threads.append(threading.Thread(target=_bridge, args=arguments, name="jobserver bridge", daemon=True))
+        self._end = weakref.finalize(self, _end, self._handle, threads)
+        for thread in threads:
+            thread.start()
         self._closed = False
 
     @property
-    def limit(self) -> int:
-        """How many slots there are."""
+    def limit(self) -> int | None:
+        """How many slots there are; None where they come from an outer jobserver, as many as it has to give."""
         return self._limit
 
     def lease(
@@ -103,7 +113,8 @@ class Pool:
                 compilers and what is started next are never more than the slots. None: for ever; 0: not at all.
 
         Raises:
-            ValueError: The minimum is more than the pool has, or more than the maximum …
+            ValueError: The minimum is more than the pool has (with an outer jobserver: more than 1, since slots that are
+                set aside there might wait for each other for ever), or more than the maximum …
             PoolClosed: The pool was closed.
         """
         if self._closed:
@@ -125,8 +136,13 @@ class Pool:
         Raises:
             ValueError: The limit is below 1.
             PoolClosed: The pool was closed.
+            Unsupported: The slots come from an outer jobserver.
         """
         limit = _checked(limit)
+        if self._limit is None:
+            raise Unsupported(
+                "the slots of this pool come from an outer jobserver, whose maker says how many there are"
+            )
         self._check(lib.jobserver_broker_resize(self._handle, limit))
         self._limit = limit
         status = self.status()
@@ -171,7 +187,7 @@ class Pool:
         raise TypeError("a Pool cannot be pickled: start processes on its leases")
 
     def __repr__(self) -> str:
-        return f"<jobserver_ffi.Pool {self._limit}{' closed' if self._closed else ''}>"
+        return f"<jobserver_ffi.Pool {self._limit or 'of an outer jobserver'}{' closed' if self._closed else ''}>"
 
 
 def _checked(limit: int) -> int:
@@ -198,10 +214,16 @@ def _serve(handle: Any) -> None:
     lib.jobserver_broker_serve(handle)
 
 
-def _end(handle: Any, serving: threading.Thread) -> None:
-    """Stops the thread, when the pool is closed or dropped, or at exit."""
+def _bridge(handle: Any, outer: Client) -> None:
+    """The thread that brings slots from an outer jobserver; a failure ends the waits for a first slot."""
+    lib.jobserver_broker_bridge(handle, outer._handle)
+
+
+def _end(handle: Any, threads: list[threading.Thread]) -> None:
+    """Stops the threads, when the pool is closed or dropped, or at exit."""
     lib.jobserver_broker_stop(handle)
-    if serving.is_alive():
-        serving.join()
+    for thread in threads:
+        if thread.is_alive():
+            thread.join()
     # Now, not when the last reference is gone: at exit that would be never, and the directory would stay.
     ffi.release(handle)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -16,15 +15,11 @@ from .messages import say, shown
 
 if TYPE_CHECKING:
     from ..environment import FromEnv
-    from ..lease import LeaseReport
 
     if sys.platform == "win32":
         from .supervise_windows import Supervisor
     else:
         from .supervise import Supervisor
-
-CHECK_FAILED = 70
-NO_JOBSERVER = 125
 
 _STYLES = ("auto", *STYLES)
 _USAGE = f"jobserver run [-j N] [--style {{{','.join(_STYLES)}}}] [--check] [--] CMD [ARGUMENT ...] [--- CMD ...]..."
@@ -38,7 +33,9 @@ Several commands, with --- between them or one a line in a --file, run at the
 same time and share the N slots fairly; each starts when a slot is free for it.
 
 Under a jobserver already (in a recipe of make -jN, say) CMD joins that one,
-unless -j is given.
+unless -j is given. With --style, --check or several commands, or if CMD is a
+make or ninja that cannot read what is there, CMD gets a jobserver of its own,
+with slots that are taken from the one around it when CMD wants them.
 """
 
 _STATUS = """\
@@ -92,37 +89,53 @@ def _slots(text: str) -> int:
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     commands = _commands(parser, arguments)
-    command = commands[0]
     found = Client.from_env_ext()
-    if found.client is not None:
-        found.client.close()
     outer = _address(found)
+    client = found.client
+    if client is not None and arguments.jobs is not None:
+        client.close()
+        client = None
     if outer is None or arguments.jobs is not None:
         if outer is not None:
             say(
                 f"-j{arguments.jobs} makes a jobserver of its own beside the one of {outer}: the jobs of both add up; "
                 f"to share that one leave -j out"
             )
-        if len(commands) > 1:
-            if sys.platform == "win32":
-                parser.error("several commands share a pool by leases, which Windows does not have: run one CMD")
-            from .several import run_several
+        return _run_in_own(parser, arguments, commands, None)
+    why = _why_a_lease(arguments, commands, client)
+    if why is None:
+        if client is not None:
+            client.close()
+        return _run_in_other(commands[0], found, outer)
+    if client is None or sys.platform == "win32":
+        parser.error(f"{why} needs slots of the jobserver that is there, of {outer}, but {_refusal(found)}: add -j N")
+    say(f"taking slots from the jobserver of {outer}, since {why} needs a jobserver of CMD's own")
+    with client:
+        for descriptor in client._descriptors:
+            os.set_inheritable(descriptor, False)  # CMD has its lease; it must not take more
+        return _run_in_own(parser, arguments, commands, client)
 
-            return run_several(commands, arguments.jobs, arguments.style, arguments.check)
-        if sys.platform == "win32":
-            from .run_windows import run_in_own
 
-            return run_in_own(parser, arguments, command, new_supervisor())
-        return _run_in_own(arguments, command)
+def _refusal(found: FromEnv) -> str:
+    return str(found.error) if found.client is None else "Windows has no leases"
+
+
+def _why_a_lease(arguments: argparse.Namespace, commands: list[list[str]], outer: Client | None) -> str | None:
+    """What CMD cannot have in the jobserver that is there, so that it needs one of its own; None if it can join.
+
+    Where CMD cannot read what is there, the style is set to one that it can.
+    """
+    from .tools import cannot_read
+
     if len(commands) > 1:
-        parser.error(f"several commands need a jobserver of their own, beside the one of {outer}: add -j N")
+        return "running several commands"
     for option, given in (("--check", arguments.check), ("--style", arguments.style)):
         if given:
-            parser.error(
-                f"{option} is for a new jobserver, but CMD would have the one that is there, of {outer}: add -j N to "
-                f"make a new one"
-            )
-    return _run_in_other(command, found, outer)
+            return option
+    if outer is not None and cannot_read(commands[0], outer.auth, caller_environment()):
+        arguments.style = "pipe" if outer.auth.startswith("fifo:") else "fifo"
+        return f"`{shown(commands[0][0])}`, which cannot read that one,"
+    return None
 
 
 def _commands(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> list[list[str]]:
@@ -205,35 +218,35 @@ def new_supervisor() -> Supervisor:
     return Supervisor()
 
 
-def _run_in_own(arguments: argparse.Namespace, command: list[str]) -> int:
-    """Makes a jobserver and runs CMD under it."""
+def _run_in_own(
+    parser: argparse.ArgumentParser,
+    arguments: argparse.Namespace,
+    commands: list[list[str]],
+    outer: Client | None,
+) -> int:
+    """Runs the commands in a jobserver that is made for them, with slots of its own or of an outer one."""
+    for command in commands:
+        warn_of_own_jobs(command)
+    if sys.platform == "win32":
+        if len(commands) > 1:
+            parser.error("several commands share a pool by leases, which Windows does not have: run one CMD")
+        from .run_windows import run_in_own
+
+        return run_in_own(parser, arguments, commands[0], new_supervisor())
     from ..children import without_jobserver
     from ..cpus import usable_cpus
     from ..pool import Pool
-    from ..style import style_for
+    from .on_leases import run_one
+    from .several import run_several
 
-    jobs: int = arguments.jobs or usable_cpus()
-    environment = without_jobserver(caller_environment())
-    style = style_for(command, environment, say) if arguments.style in (None, "auto") else arguments.style
-    warn_of_own_jobs(command)
-    supervisor = new_supervisor()
-    try:
-        pool = Pool(jobs)
-        lease = pool.lease(shown(command[0]), style=style, orphan_timeout=0)
-        child = lease.configure(env=environment)
-    except OSError as error:
-        place = error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-        mend = ": let TMPDIR name a directory that may be written" if place else ""
-        say(f"cannot make a jobserver of style {style}: {error.strerror}{mend}")
-        return NO_JOBSERVER
-    with pool:
-        for descriptor in child["pass_fds"]:
-            os.set_inheritable(descriptor, True)
-        try:
-            status = supervisor.run(command, child["env"], lease.watch)
-        except OSError as error:
-            return cannot_run(command[0], error)
-        return settle(lease.wait(), status, arguments.check, jobs)
+    environment = caller_environment() if outer is not None else without_jobserver(caller_environment())
+
+    def make_pool() -> Pool:
+        return Pool(outer or arguments.jobs or usable_cpus())
+
+    if len(commands) > 1:
+        return run_several(make_pool, commands, arguments.style, environment, arguments.check)
+    return run_one(make_pool, commands[0], arguments.style, environment, arguments.check)
 
 
 def warn_of_own_jobs(command: list[str]) -> None:
@@ -245,26 +258,3 @@ def warn_of_own_jobs(command: list[str]) -> None:
         what = "runs jobs without a limit" if jobs == "-j" else "counts its jobs by itself"
         name = shown(command[0])
         say(f"`{name} {shown(jobs)}` leaves this jobserver and {what}: call {name} without -j")
-
-
-def settle(report: LeaseReport, status: int, check: bool, jobs: int) -> int:
-    """Tells what CMD did wrong with its tokens.
-
-    A CMD that failed may have been killed with tokens in its hands, which is of no interest unless it is asked for.
-    """
-    wrong = report.lost or report.over_released or report.foreign
-    if not wrong or (status and not check):
-        return status
-    if report.lost:
-        say(
-            f"`{report.name}` left tokens missing: {report.lost} of {jobs - 1}; a program ended without giving back "
-            f"what it took (a killed one, say), or a process that was left in the background still has it"
-        )
-    if report.over_released:
-        say(
-            f"`{report.name}` gave back tokens too many: {report.over_released} more than it had taken; they were "
-            f"thrown away"
-        )
-    if report.foreign:
-        say(f"`{report.name}` gave back tokens with another byte than it took: they were put right")
-    return CHECK_FAILED if check and status == 0 else status

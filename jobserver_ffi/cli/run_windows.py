@@ -13,7 +13,7 @@ from ..makeflags import merge
 from ..style import is_make
 from .execute import caller_environment, cannot_run
 from .messages import say
-from .run import CHECK_FAILED, NO_JOBSERVER, warn_of_own_jobs
+from .on_leases import CHECK_FAILED, NO_JOBSERVER
 from .tools import is_ninja
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ def run_in_own(
     """Makes a jobserver and runs CMD under it."""
     jobs: int = arguments.jobs or usable_cpus()
     environment = without_jobserver(caller_environment())
-    warn_of_own_jobs(command)
     try:
         client = Client(jobs - 1)
     except ValueError:

@@ -10,17 +10,17 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..children import without_jobserver
-from ..cpus import usable_cpus
 from ..errors import JobserverError
-from ..pool import ORPHAN_TIMEOUT, Pool
+from ..pool import ORPHAN_TIMEOUT
 from ..style import style_for
-from .execute import caller_environment
 from .messages import say, shown
-from .run import NO_JOBSERVER, settle, warn_of_own_jobs
+from .on_leases import NO_JOBSERVER, settle
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..lease import Lease, LeaseReport
+    from ..pool import Pool
 
 _ENDING = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
 _AWAITED = _ENDING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGCHLD}
@@ -110,27 +110,30 @@ class _Commands:
         command.lease.watch(command.process.pid)
 
 
-def run_several(commands: list[list[str]], jobs: int | None, style: str | None, check: bool) -> int:
-    """Runs the commands at the same time, in a pool of so many slots.
+def run_several(
+    make_pool: Callable[[], Pool],
+    commands: list[list[str]],
+    style: str | None,
+    environment: dict[str, str],
+    check: bool,
+) -> int:
+    """Runs the commands at the same time, each on a lease of one pool.
 
     Returns:
         The status of the first command that failed, in their order; 0 if none did.
     """
-    jobs = jobs or usable_cpus()
-    for command in commands:
-        warn_of_own_jobs(command)
     # Before there is any other thread: one that does not block a signal would get it in the place of who waits for it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # one that is ignored might not wake the wait
     try:
-        pool = Pool(jobs)
+        pool = make_pool()
     except OSError as error:
         say(f"cannot make a jobserver: {error.strerror}")
         return NO_JOBSERVER
     with pool:
-        done = _Commands(pool, commands, style, without_jobserver(caller_environment()), mask).run()
+        done = _Commands(pool, commands, style, environment, mask).run()
     statuses = [
-        command.status if command.report is None else settle(command.report, command.status, check, jobs)
+        command.status if command.report is None else settle(command.report, command.status, check, pool.limit)
         for command in done
     ]
     return next((status for status in statuses if status), 0)

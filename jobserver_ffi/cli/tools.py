@@ -7,10 +7,11 @@ import re
 from typing import TYPE_CHECKING
 
 from ..makeflags import escape, parse
-from ..style import is_make
+from ..style import is_make, style_for
+from .messages import say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _NINJA = re.compile(r"ninja(-build)?(-?\d+(\.\d+)*)?(\.exe)?")
 _NINJA_WITH_ARGUMENT = "Cdfjkltw"
@@ -52,3 +53,10 @@ def _jobs_of_ninja(arguments: Sequence[str]) -> str | None:
         elif word[at] == "t":
             break
     return jobs
+
+
+def cannot_read(command: list[str], auth: str, environment: Mapping[str, str]) -> bool:
+    """Whether a command is a make that stops at the fifo at this address, or a ninja, which may know fifos only."""
+    if is_make(command[0]):
+        return auth.startswith("fifo:") and style_for(command, environment, say) == "pipe"
+    return is_ninja(command[0]) and "," in auth

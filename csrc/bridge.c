@@ -1,0 +1,232 @@
+/*
+ * A bridge: the slots of a broker are tokens of an outer jobserver, and first the implicit slot of this process if the
+ * jobserver was inherited. They are taken when a lease would use one more, and go back when nobody does.
+ *
+ * Each token is in a cell, so it goes back under its own byte whatever ends the bridge. The outer jobserver's other
+ * clients must get their share although a busy lease takes again at once what it gives back: so as long as the outer
+ * pool is dry one token is passed on now and then, and this process waits for the next one like everybody else.
+ */
+#include "broker.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define MILLISECOND INT64_C(1000000)
+
+/* Between two looks whether the outer pool is dry. They grow while nobody wants what is passed on. */
+#define SHORTEST_PAUSE (5 * MILLISECOND)
+#define LONGEST_PAUSE_MOVING (320 * MILLISECOND)
+#define LONGEST_PAUSE (1000 * MILLISECOND)
+
+/* Others who wait for what is passed on come first. */
+#define BEFORE_RETAKING (2 * MILLISECOND)
+
+struct bridge {
+    jobserver_client *client;
+    struct jobserver_source source;
+    jobserver_token **cells; /* the first `held` have a token each, the next one is free */
+    int held;
+    int room;
+    jobserver_token *own; /* the cell for the implicit slot */
+    bool has_own;
+    bool passed_on; /* a token, and it is not known yet whether anybody wanted it */
+    int64_t pause;
+    int64_t look_at;
+    int64_t take_at;
+};
+
+/* A free cell behind those that hold tokens, or null. */
+static jobserver_token *free_cell(struct bridge *bridge) {
+    if (bridge->held == bridge->room) {
+        int room = 2 * bridge->room + 8;
+        jobserver_token **cells = realloc(bridge->cells, (size_t)room * sizeof *cells);
+        if (cells == NULL) {
+            return NULL;
+        }
+        for (int at = bridge->room; at < room; at++) {
+            cells[at] = NULL;
+        }
+        bridge->cells = cells;
+        bridge->room = room;
+    }
+    if (bridge->cells[bridge->held] == NULL) {
+        bridge->cells[bridge->held] = jobserver_token_new(bridge->client);
+    }
+    return bridge->cells[bridge->held];
+}
+
+static bool is_dry(struct bridge *bridge) {
+    return jobserver_client_available(bridge->client) <= 0;
+}
+
+/* Gives one slot back: the implicit one last. 0, or an error with which it is still held. */
+static int give_one(struct bridge *bridge) {
+    if (bridge->held == 0) {
+        bridge->has_own = false;
+        return jobserver_token_release(bridge->own, 0);
+    }
+    int result = jobserver_token_release(bridge->cells[bridge->held - 1], 0);
+    bridge->held -= result >= 0;
+    return result < 0 ? result : 0;
+}
+
+/* Takes up to `most` slots that nobody uses from the broker and gives them back. Returns how many, or an error. */
+static int give_back(struct bridge *bridge, int most) {
+    int count = jobserver_source_reclaim(&bridge->source, most);
+    for (int given = 0; given < count; given++) {
+        int result = give_one(bridge);
+        if (result < 0) {
+            jobserver_source_grant(&bridge->source, count - given);
+            return result;
+        }
+    }
+    if (count > 0) {
+        bridge->take_at = jobserver_now() + BEFORE_RETAKING;
+    }
+    return count;
+}
+
+static void look_again(struct bridge *bridge, int64_t now, int64_t pause) {
+    bridge->pause = pause < LONGEST_PAUSE ? pause : LONGEST_PAUSE;
+    bridge->look_at = now + bridge->pause;
+}
+
+/* Nobody is busy: all that is spare goes back. One may lie in the reach of the leases while the outer pool has more. */
+static int put_down(struct bridge *bridge, const struct jobserver_demand *demand, int64_t now) {
+    int kept = demand->leases && !is_dry(bridge) ? 1 : 0;
+    int result = demand->spare > kept ? give_back(bridge, demand->spare - kept) : 0;
+    jobserver_source_tolerate(&bridge->source, kept);
+    if (now >= bridge->look_at) {
+        look_again(bridge, now, 2 * bridge->pause);
+    }
+    return result;
+}
+
+/* Leases are busy: one of the tokens that they could take goes to whoever else waits for it. */
+static int pass_on(struct bridge *bridge, const struct jobserver_demand *demand, int64_t now) {
+    bool dry = is_dry(bridge);
+    bool was_wanted = bridge->passed_on && dry;
+    bridge->passed_on = false;
+    look_again(bridge, now, was_wanted || demand->spare > 1 ? SHORTEST_PAUSE : 2 * bridge->pause);
+    if (bridge->pause > LONGEST_PAUSE_MOVING) {
+        look_again(bridge, now, LONGEST_PAUSE_MOVING);
+    }
+    if (!dry && demand->spare <= 1) {
+        return 0;
+    }
+    int result = give_back(bridge, 1);
+    bridge->passed_on = result > 0;
+    return result;
+}
+
+/* The time to end a sleep at: that of the next look, if there is anything to give back then. -1 for none. */
+static int64_t next_look(const struct bridge *bridge, const struct jobserver_demand *demand) {
+    bool takeable = demand->moving ? demand->unused > 0 : demand->spare > 0;
+    return takeable && demand->leases ? bridge->look_at : -1;
+}
+
+/* Takes a token that is there, or waits for one, like any client, until there is something else to do. */
+static int take_token(struct bridge *bridge, const struct jobserver_demand *demand) {
+    jobserver_token *cell = free_cell(bridge);
+    if (cell == NULL) {
+        return -ENOMEM;
+    }
+    int64_t serial = jobserver_token_acquire(cell, 0);
+    if (serial == -EAGAIN) {
+        int64_t now = jobserver_now();
+        if (bridge->passed_on) {
+            bridge->passed_on = false;
+            look_again(bridge, now, SHORTEST_PAUSE);
+        }
+        int64_t end = next_look(bridge, demand);
+        int64_t timeout = end < 0 ? -1 : end > now ? end - now : 0;
+        intptr_t rung = jobserver_event_waitable(bridge->source.event);
+        serial = jobserver_token_acquire_or(cell, timeout, &rung, 1);
+    }
+    if (serial > 0) {
+        bridge->passed_on = false;
+        bridge->held++;
+        jobserver_source_grant(&bridge->source, 1);
+    }
+    bool nothing = serial == -EAGAIN || serial == -ETIMEDOUT || serial == -EINTR || serial == JOBSERVER_READY;
+    return serial > 0 || nothing ? 0 : (int)serial;
+}
+
+static int take(struct bridge *bridge, const struct jobserver_demand *demand) {
+    if (!bridge->has_own && jobserver_token_acquire_implicit(bridge->own) > 0) {
+        bridge->has_own = true;
+        jobserver_source_grant(&bridge->source, 1);
+        return 0;
+    }
+    return take_token(bridge, demand);
+}
+
+/* Does what there is to do, or sleeps until there is. 0, or why the outer jobserver cannot be used any more. */
+static int serve_once(struct bridge *bridge, const struct jobserver_demand *demand) {
+    int64_t now = jobserver_now();
+    int result = 0;
+    if (!demand->moving && demand->spare > 0) {
+        result = put_down(bridge, demand, now);
+    } else if (demand->moving && demand->unused > 0 && now >= bridge->look_at) {
+        result = pass_on(bridge, demand, now);
+    }
+    if (result < 0) {
+        return result;
+    }
+    if (demand->wanting && now >= bridge->take_at) {
+        return take(bridge, demand);
+    }
+    int64_t end = next_look(bridge, demand);
+    if (demand->wanting && (end < 0 || bridge->take_at < end)) {
+        end = bridge->take_at;
+    }
+    if (result == 0) {
+        jobserver_event_wait_until(bridge->source.event, end);
+    }
+    return 0;
+}
+
+/* What the bridge needs besides the broker. */
+static int prepare(struct bridge *bridge) {
+    int result = jobserver_event_new(&bridge->source.event);
+    if (result < 0) {
+        return result;
+    }
+    bridge->own = jobserver_token_new(bridge->client);
+    return bridge->own == NULL ? -ENOMEM : jobserver_implicit_watch(bridge->source.event);
+}
+
+/* A token that cannot be given back stays with the client, which tells its next caller. */
+static void free_cells(struct bridge *bridge) {
+    for (int at = 0; at < bridge->room; at++) {
+        if (bridge->cells[at] != NULL) {
+            jobserver_token_free(bridge->cells[at]);
+        }
+    }
+    free(bridge->cells);
+    if (bridge->own != NULL) {
+        jobserver_token_free(bridge->own);
+    }
+    if (bridge->source.event != NULL) {
+        jobserver_event_free(bridge->source.event);
+    }
+}
+
+/*
+ * Serves a broker that was made without slots until it is stopped. All tokens are back then, also those that processes
+ * on leases still use. Returns 0, or why the outer jobserver could not be used any more.
+ */
+int jobserver_broker_bridge(jobserver_broker *broker, jobserver_client *client) {
+    struct bridge bridge = {.client = client, .pause = SHORTEST_PAUSE};
+    struct jobserver_demand demand;
+    int result = prepare(&bridge);
+    if (result == 0) {
+        result = jobserver_source_attach(&bridge.source, broker);
+    }
+    while (result == 0 && jobserver_source_ask(&bridge.source, &demand)) {
+        result = serve_once(&bridge, &demand);
+    }
+    jobserver_source_detach(&bridge.source, result == JOBSERVER_CLOSED ? JOBSERVER_GONE : result);
+    free_cells(&bridge);
+    return result;
+}

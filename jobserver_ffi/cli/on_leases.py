@@ -1,0 +1,75 @@
+"""`jobserver run` on leases: one command on one, and what each did wrong with its tokens."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from ..style import style_for
+from .execute import cannot_run
+from .messages import say, shown
+from .run import new_supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..lease import LeaseReport
+    from ..pool import Pool
+
+CHECK_FAILED = 70
+NO_JOBSERVER = 125
+
+
+def run_one(
+    make_pool: Callable[[], Pool], command: list[str], style: str | None, environment: dict[str, str], check: bool
+) -> int:
+    """Runs the command on a lease.
+
+    Returns:
+        Its exit status, or CHECK_FAILED.
+    """
+    if style in (None, "auto"):
+        style = style_for(command, environment, say)
+    supervisor = new_supervisor()
+    try:
+        pool = make_pool()
+        lease = pool.lease(shown(command[0]), style=style, orphan_timeout=0)
+        child = lease.configure(env=environment)
+    except OSError as error:
+        place = error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+        mend = ": let TMPDIR name a directory that may be written" if place else ""
+        say(f"cannot make a jobserver of style {style}: {error.strerror}{mend}")
+        return NO_JOBSERVER
+    with pool:
+        for descriptor in child["pass_fds"]:
+            os.set_inheritable(descriptor, True)
+        try:
+            status = supervisor.run(command, child["env"], lease.watch)
+        except OSError as error:
+            return cannot_run(command[0], error)
+        return settle(lease.wait(), status, check, pool.limit)
+
+
+def settle(report: LeaseReport, status: int, check: bool, jobs: int | None) -> int:
+    """Tells what CMD did wrong with its tokens.
+
+    A CMD that failed may have been killed with tokens in its hands, which is of no interest unless it is asked for.
+    """
+    wrong = report.lost or report.over_released or report.foreign
+    if not wrong or (status and not check):
+        return status
+    if report.lost:
+        of = "" if jobs is None else f" of {jobs - 1}"
+        say(
+            f"`{report.name}` left tokens missing: {report.lost}{of}; a program ended without giving back "
+            f"what it took (a killed one, say), or a process that was left in the background still has it"
+        )
+    if report.over_released:
+        say(
+            f"`{report.name}` gave back tokens too many: {report.over_released} more than it had taken; they were "
+            f"thrown away"
+        )
+    if report.foreign:
+        say(f"`{report.name}` gave back tokens with another byte than it took: they were put right")
+    return CHECK_FAILED if check and status == 0 else status
