@@ -58,7 +58,7 @@ class ParallelBuild(_Base):
             raise OptionError(str(error)) from None
         self._jobs = jobs
         with jobs.client:
-            compilers = [compiler for compiler in (self.compiler, self.shlib_compiler) if compiler is not None]
+            compilers = [compiler for compiler in (self.compiler, getattr(self, "shlib_compiler", None)) if compiler]
             hired = [HiredCompiler(compiler, jobs) for compiler in compilers]
             try:
                 super().build_extensions()
@@ -73,11 +73,11 @@ class ParallelBuild(_Base):
     _build_extensions_parallel = _build_extensions_serial  # and for their threads
 
     def _build_one(self, ext: Extension) -> None:
-        with self._filter_build_errors(ext):
+        with self._filter_build_errors(ext):  # type: ignore[attr-defined] # of distutils, as the two above
             self.build_extension(ext)
 
 
-class build_ext(ParallelBuild, setuptools.command.build_ext.build_ext):  # noqa: N801 - the name of the command
+class build_ext(ParallelBuild, setuptools.command.build_ext.build_ext):
     """The command `build_ext` of setuptools (with Cython's in it, where Cython is installed), see `ParallelBuild`."""
 
 
