@@ -120,8 +120,8 @@ class Crew:
         places = range(len(functions))
         self._new.extend(Job(self, place, functions[place], after[place] if after else frozenset()) for place in places)
         try:
-            while len(self._ended) < len(functions) and self._error is None:
-                self._changed.clear()
+            # Before each look at the state, so that no change goes unnoticed.
+            while self._look_again() and len(self._ended) < len(functions) and self._error is None:
                 if not self._is_ready():
                     self._changed.wait()
                     continue
@@ -133,6 +133,10 @@ class Crew:
                 self._stop()
         if self._error is not None:
             raise self._error
+
+    def _look_again(self) -> bool:
+        self._changed.clear()
+        return True
 
     def _wait_for_slot(self) -> Acquired | None:
         """A slot; None when it may not be wanted any more."""

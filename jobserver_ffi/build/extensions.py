@@ -48,9 +48,14 @@ class ParallelBuild(_Base):
         """Builds all extensions.
 
         Raises:
-            OptionError: A number of jobs is none.
+            OptionError: A number of jobs is none; cffi's own command was replaced, which writes the sources.
             CompileError, LinkError: As the command alone; no compiler runs any more, and the jobserver is whole.
         """
+        if any("$PLACEHOLDER" in (extension.sources or ()) for extension in self.extensions):
+            raise OptionError(
+                "cffi_modules go with a build_ext that setup() is given, not with one in [tool.setuptools.cmdclass], which "
+                "replaces cffi's: write setup(cmdclass={'build_ext': jobserver_ffi.build.build_ext}, ...)"
+            )
         wanted = None if self.parallel is True or not self.parallel else int(self.parallel)
         try:
             jobs = find_jobs(wanted, self.warn)
