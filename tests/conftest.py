@@ -18,11 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+import psutil
 import pytest
 
 import jobserver_ffi.client
 from jobserver_ffi import Client
 from jobserver_ffi.create import STYLES
+
+
+def open_descriptors() -> int:
+    """How many descriptors this process has open, on Windows handles; 0 where the system does not tell (Wine)."""
+    if os.path.isdir("/proc/self/fd") and os.name == "posix":
+        return len(os.listdir("/proc/self/fd"))
+    process = psutil.Process()
+    return process.num_handles() if os.name == "nt" else process.num_fds()
+
 
 # What a test may name in its mark `needs`: so it is skipped where the system has no such thing, whatever its name.
 CAPABILITIES = {
@@ -35,6 +45,9 @@ CAPABILITIES = {
     "sh": os.name == "posix",
     "sockets with names": hasattr(socket, "AF_UNIX"),
     "any file name": os.name == "posix",
+    "children that are reaped": hasattr(os, "waitid"),
+    "descriptors to wait for": os.name == "posix",
+    "descriptors that can be counted": open_descriptors() > 0,
 }
 
 
@@ -91,7 +104,7 @@ def wait_until_asleep(process: int | str, thread: int | None = None) -> None:
     end = time.monotonic() + 30
     while not any(name in place.read_text() for name in ("pipe_read", "ep_poll", "epoll_wait", "poll_schedule")):
         assert time.monotonic() < end, f"the thread never slept, but is in {place.read_text()}"
-        os.sched_yield()
+        time.sleep(0)
 
 
 class TokenPipe:

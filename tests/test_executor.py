@@ -157,6 +157,7 @@ def tell_and_sleep(descriptor: int) -> None:
     signal.pause()
 
 
+@pytest.mark.needs("fork")
 def test_a_worker_killed_from_outside_gives_its_slot_back() -> None:
     read_end, write_end = os.pipe()
     fork = multiprocessing.get_context("fork")
@@ -230,6 +231,7 @@ def test_errors_of_the_wait_go_to_the_items() -> None:
             executor.submit(square, 1).result(GUARD)
 
 
+@pytest.mark.needs("fork")
 def test_not_after_a_fork() -> None:
     with Client(1) as client, JobserverExecutor(client) as executor:
         assert executor.submit(square, 1).result(GUARD) == 1
@@ -308,7 +310,7 @@ def test_a_slot_that_was_long_out_goes_to_who_waited_first() -> None:
     with Client(1) as client, JobserverExecutor(client, 2) as executor:
         items: list[Future[None]] = [executor.submit(first)]
         while client.available():
-            os.sched_yield()
+            time.sleep(0)
         waiter = threading.Thread(target=other)
         waiter.start()
         assert waiter.native_id is not None

@@ -11,10 +11,11 @@ import time
 import pytest
 
 from jobserver_ffi import Acquired, AcquireTimeout, Client
+from jobserver_ffi.event import Event
 
-from .conftest import wait_until_asleep
+from .conftest import open_descriptors, wait_until_asleep
 
-pytestmark = [pytest.mark.quick, pytest.mark.needs("pipe")]
+pytestmark = pytest.mark.quick
 
 GUARD = 60
 UNTIL_TOLD = [sys.executable, "-c", "import sys; sys.stdin.read()"]
@@ -28,6 +29,14 @@ def child() -> subprocess.Popen[bytes]:
 def end(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
     process.stdin.close()
+
+
+def wait_and_leave(process: subprocess.Popen[bytes]) -> None:
+    """Waits until the child has exited, and leaves it to be reaped where there is such a thing."""
+    if hasattr(os, "waitid"):
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    else:
+        process.wait()
 
 
 def soon(action: object) -> threading.Thread:
@@ -62,6 +71,7 @@ def test_a_child_that_exits() -> None:
         thread.join()
 
 
+@pytest.mark.needs("children that are reaped")
 def test_a_child_that_somebody_else_reaped() -> None:
     with Client(1) as client, child() as process:
         end(process)
@@ -72,7 +82,7 @@ def test_a_child_that_somebody_else_reaped() -> None:
 def test_what_is_ready_goes_before_a_free_token() -> None:
     with Client(1) as client, child() as process:
         end(process)
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        wait_and_leave(process)
         assert client.slot_or_ready([process]) == (None, [process])
         assert client.available() == 1
 
@@ -89,6 +99,7 @@ def test_a_token_that_comes() -> None:
         end(process)
 
 
+@pytest.mark.needs("descriptors to wait for")
 def test_output_that_comes() -> None:
     read_fd, write_fd = os.pipe()
     with Client(1) as client, client.acquire(), open(read_fd, "rb") as reader:
@@ -100,23 +111,22 @@ def test_output_that_comes() -> None:
 
 
 def test_a_limit_of_time() -> None:
-    read_fd, write_fd = os.pipe()
+    never = Event()
     with Client(1) as client, client.acquire():
-        assert client.slot_or_ready([read_fd], 0) == (None, [])
-        assert client.slot_or_ready([read_fd], 0.001) == (None, [])
+        assert client.slot_or_ready([never.waitable], 0) == (None, [])
+        assert client.slot_or_ready([never.waitable], 0.001) == (None, [])
         assert client.slot_or_ready([], 0.001) == (None, [])
     with pytest.raises(ValueError, match="timeout=-1"):
         client.slot_or_ready([], -1)
-    os.close(read_fd)
-    os.close(write_fd)
 
 
+@pytest.mark.needs("descriptors that can be counted")
 def test_nothing_stays_open() -> None:
     with Client(1) as client, client.acquire(), child() as process:
         counts = set()
         for _ in range(10):
             assert client.slot_or_ready([process], 0.001) == (None, [])
-            counts.add(len(os.listdir("/proc/self/fd")))
+            counts.add(open_descriptors())
         assert len(counts) == 1
         end(process)
 
@@ -124,8 +134,9 @@ def test_nothing_stays_open() -> None:
 IMPLICIT = """\
 import sys, threading
 from jobserver_ffi import Client
+from jobserver_ffi.event import Event
 
-client = Client.from_env()
+client, never = Client.from_env(), Event()
 first = client.slot()
 assert first.implicit and client.available() == 0
 got = []
@@ -139,19 +150,13 @@ assert got[0].implicit
 """
 
 
-@pytest.mark.parametrize("wait", ["client.slot()", "client.slot(60)", "client.slot_or_ready([0], 60)[0]"])
+@pytest.mark.parametrize("wait", ["client.slot()", "client.slot(60)", "client.slot_or_ready([never.waitable], 60)[0]"])
 def test_the_implicit_slot_that_becomes_free_ends_the_wait(wait: str) -> None:
     """With no token in the pool the implicit slot is all that there is: who waits for a slot must get it."""
     asleep = "from tests.conftest import wait_until_asleep; import os; wait_until_asleep(os.getpid(), thread.native_id)"
-    read_fd, write_fd = os.pipe()
-    environment = {**os.environ, "MAKEFLAGS": f" -j1 --jobserver-auth={read_fd},{write_fd}"}
     program = IMPLICIT.format(wait=wait, asleep=asleep)
-    with subprocess.Popen(
-        [sys.executable, "-c", program], env=environment, pass_fds=(read_fd, write_fd), stdin=subprocess.PIPE
-    ) as process:
-        assert process.wait(GUARD) == 0
-    os.close(read_fd)
-    os.close(write_fd)
+    with Client(0) as server:
+        server.run([sys.executable, "-c", program], check=True, timeout=GUARD)
 
 
 def test_waiting_for_a_slot_ends_in_time() -> None:
@@ -159,13 +164,9 @@ def test_waiting_for_a_slot_ends_in_time() -> None:
         "from jobserver_ffi import *\nclient = Client.from_env()\nfirst = client.slot()\n"
         "try: client.slot(0.01)\nexcept AcquireTimeout as error: print(error)\n"
     )
-    read_fd, write_fd = os.pipe()
-    environment = {**os.environ, "MAKEFLAGS": f" -j1 --jobserver-auth={read_fd},{write_fd}"}
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=environment, pass_fds=(read_fd, write_fd), stdout=subprocess.PIPE, text=True)
+    with Client(0) as server:
+        done = server.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, timeout=GUARD)
     assert "no token became free within 0.01 s" in done.stdout
-    os.close(read_fd)
-    os.close(write_fd)
 
 
 def test_a_scheduler_as_make_has_it() -> None:
@@ -190,18 +191,18 @@ def test_a_scheduler_as_make_has_it() -> None:
 
 
 def test_many_waits_lose_no_token() -> None:
-    """Waits that end by the token, by output and by time, all mixed up."""
-    read_fd, write_fd = os.pipe()
+    """Waits that end by the token, by something else and by time, all mixed up."""
+    other = Event()
     stop = threading.Event()
 
     def disturb() -> None:
         while not stop.is_set():
-            os.write(write_fd, b"x")
-            os.read(read_fd, 1)
+            other.set()
+            other.clear()
 
     def take() -> None:
         for turn in range(300):
-            slot, _ = client.slot_or_ready([read_fd], turn % 3 * 0.0005)
+            slot, _ = client.slot_or_ready([other.waitable], turn % 3 * 0.0005)
             if slot is not None:
                 slot.release()
 
@@ -217,5 +218,3 @@ def test_many_waits_lose_no_token() -> None:
         disturber.join()
         with pytest.raises(AcquireTimeout), client.acquire():
             client.acquire(0)
-    os.close(read_fd)
-    os.close(write_fd)

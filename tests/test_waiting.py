@@ -221,6 +221,7 @@ def test_killed_in_the_middle_of_a_wait(whole: NewPipe, kind: str) -> None:
     os.read(pipe.read_fd, 1)
 
 
+@pytest.mark.needs("fork", "fifo")
 def test_forks_in_the_middle_of_waits() -> None:
     """Children of a process whose threads wait in every way: each child uses the pool itself, and ends."""
     from jobserver_ffi import JobserverExecutor
