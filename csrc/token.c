@@ -18,9 +18,9 @@ struct jobserver_token {
     bool implicit;
 };
 
-/* A free cell of the caller, who gives it up with jobserver_token_free. Null when memory is short. */
+/* A free cell of the caller, who gives it up with jobserver_token_free. Null when memory is short or the client is foreign. */
 jobserver_token *jobserver_token_new(jobserver_client *client) {
-    jobserver_token *token = calloc(1, sizeof *token);
+    jobserver_token *token = !jobserver_client_is_ours(client) ? NULL : calloc(1, sizeof *token);
     if (token != NULL) {
         jobserver_entry_add(client, &token->entry, JOBSERVER_ENTRY_TOKEN);
     }
