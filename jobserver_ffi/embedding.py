@@ -21,8 +21,7 @@ def get_include() -> str:
 def copy_sources(directory: str | os.PathLike[str]) -> list[str]:
     """Copies the core's C files and headers into a project that compiles them into its own extension.
 
-    Setuptools takes only files of the project itself, and so they are in its sdist too. What is there already and the
-    same is not written again.
+    Setuptools takes only files of the project itself. What is there already and the same is not written again.
 
     Args:
         directory: Where to; it is made if need be.

@@ -6,7 +6,7 @@ from setuptools import Extension, setup
 
 import jobserver_ffi
 
-sources = ["solo.c", *jobserver_ffi.copy_sources("core")]  # in the project, so in its sdist as well
+sources = ["solo.c", *jobserver_ffi.copy_sources("core")]  # setuptools compiles only files of the project
 setup(
     ext_modules=[
         Extension(
