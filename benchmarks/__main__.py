@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import handover, import_time, leases, memory, size, waiting
+from . import cython_pair, handover, import_time, leases, memory, size, waiting
 from .rows import Row, print_rows
 
-QUESTIONS = (handover, import_time, leases, memory, size, waiting)
+QUESTIONS = (cython_pair, handover, import_time, leases, memory, size, waiting)
 PACKAGES = ("jobserver-ffi", "cffi", "pytest-benchmark")
 
 
