@@ -9,6 +9,16 @@
 #include "jobserver.h"
 #include "platform.h"
 
+/*
+ * For a function on the path of a token: what it calls is inlined. Processors predict returns badly after a system call,
+ * so each level between the function and its system call costs about a hundredth of the whole pair.
+ */
+#if defined(__GNUC__)
+#define JOBSERVER_FLAT __attribute__((flatten))
+#else
+#define JOBSERVER_FLAT
+#endif
+
 /* Everything that keeps a client alive stands in the client's list of entries, under jobserver_lock. */
 enum jobserver_entry_kind { JOBSERVER_ENTRY_TOKEN, JOBSERVER_ENTRY_BATCH, JOBSERVER_ENTRY_HOLD };
 
