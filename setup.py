@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import sysconfig
 from pathlib import Path
 
@@ -33,6 +34,37 @@ def declarations() -> str:
     return text.partition("*/")[2] + "#define ETIMEDOUT ...\n"
 
 
+def cython_declarations() -> str:
+    """The same for Cython: the .pxd, in which each function is reached through the table of jobserver_import.h."""
+    text = re.sub(r"/\*.*?\*/|^#.*$", "", declarations(), flags=re.DOTALL | re.MULTILINE)
+    lines = [
+        "# Made by setup.py from csrc/jobserver.h, which says what these do. docs/embedding.md shows how to use them.",
+        "from libc.stdint cimport int64_t, intptr_t\n",
+        'cdef extern from "jobserver_import.h":',
+        "    int jobserver_import() except -1",
+        "    jobserver_client *jobserver_client_of(object client) except NULL\n",
+        'cdef extern from "jobserver_import.h" nogil:',
+    ]
+    for declaration in re.findall(r"[^;{]+(?:\{[^}]*\}[^;]*)?;", text):
+        words = " ".join(declaration.removesuffix(";").split())
+        head, _, members = words.partition("{")
+        if "jobserver_table" in head:
+            continue  # the table is jobserver_import()'s affair
+        if "(" in head:
+            arguments = head.replace("(void)", "()")
+            lines.append(re.sub(r"jobserver_(\w+)\(", r'jobserver_\1 "jobserver->\1"(', "    " + arguments, count=1))
+        elif head.startswith("enum"):
+            names = re.findall(r"(\w+)(?: = -?\d+)?,?", members.partition("}")[0])
+            lines += [f"    {head.strip()}:", *(f"        {name}" for name in names if not name.isdigit())]
+        elif members:
+            fields = members.partition("}")[0].split(";")
+            lines.append(f"    {head.replace('typedef', 'ctypedef').strip()}:")
+            lines += [f"        {field.strip()}" for field in fields if field.strip()]
+        else:
+            lines.append(f"    ctypedef struct {words.split()[-1]}")
+    return "\n".join(lines) + "\n"
+
+
 ffibuilder = FFI()
 ffibuilder.cdef(declarations())
 ffibuilder.set_source(
@@ -47,6 +79,7 @@ ffibuilder.set_source(
 )
 
 if __name__ == "__main__":
+    Path(__file__).with_name("jobserver_ffi").joinpath("__init__.pxd").write_text(cython_declarations(), encoding="utf-8")
     setup(
         cffi_modules=["setup.py:ffibuilder"],
         options={"bdist_wheel": {"py_limited_api": "cp310"}} if LIMITED_API else {},

@@ -32,6 +32,7 @@ from .rows import Row, print_rows
 
 QUESTIONS = (
     "pair",
+    "cython_pair",
     "batch",
     "handover",
     "herd",

@@ -7,6 +7,12 @@
 
 #include "process.h"
 
+static const char home; /* its address tells this copy of the core from others */
+
+bool jobserver_client_is_ours(const jobserver_client *client) {
+    return client->home == &home;
+}
+
 /* Wraps a channel, which it owns from here on even when it fails, in a client for the caller. */
 static int client_new(jobserver_channel *channel, bool made_here, jobserver_client **out) {
     jobserver_client *client = calloc(1, sizeof *client);
@@ -14,6 +20,7 @@ static int client_new(jobserver_channel *channel, bool made_here, jobserver_clie
         jobserver_channel_close(channel, made_here);
         return -ENOMEM;
     }
+    client->home = &home;
     client->channel = channel;
     client->pool = jobserver_channel_pool(channel);
     client->made_here = made_here;
@@ -91,6 +98,9 @@ static void close_channel(jobserver_client *client) {
 }
 
 int jobserver_client_begin(jobserver_client *client) {
+    if (!jobserver_client_is_ours(client)) {
+        return JOBSERVER_FOREIGN;
+    }
     if (atomic_load_explicit(&client->owed, memory_order_relaxed) != 0) {
         jobserver_client_pay(client);
     }
@@ -101,6 +111,9 @@ int jobserver_client_begin(jobserver_client *client) {
 }
 
 int jobserver_client_enter(jobserver_client *client) {
+    if (!jobserver_client_is_ours(client)) {
+        return JOBSERVER_FOREIGN;
+    }
     uint64_t uses = atomic_load_explicit(&client->uses, memory_order_relaxed);
     do {
         if (uses & JOBSERVER_USE_CLOSED) {
@@ -143,6 +156,9 @@ bool jobserver_client_pin(jobserver_client *client) {
  * them. -EBUSY, with nothing changed, while another thread waits in the client. Closing again is harmless.
  */
 int jobserver_client_close(jobserver_client *client) {
+    if (!jobserver_client_is_ours(client)) {
+        return JOBSERVER_FOREIGN;
+    }
     uint64_t uses = atomic_load(&client->uses);
     do {
         if (uses & JOBSERVER_USE_CLOSED) {

@@ -9,6 +9,16 @@
 #include "jobserver.h"
 #include "platform.h"
 
+/*
+ * For a function on the path of a token: what it calls is inlined. Processors predict returns badly after a system call,
+ * so each level between the function and its system call costs about a hundredth of the whole pair.
+ */
+#if defined(__GNUC__)
+#define JOBSERVER_FLAT __attribute__((flatten))
+#else
+#define JOBSERVER_FLAT
+#endif
+
 /* Everything that keeps a client alive stands in the client's list of entries, under jobserver_lock. */
 enum jobserver_entry_kind { JOBSERVER_ENTRY_TOKEN, JOBSERVER_ENTRY_BATCH, JOBSERVER_ENTRY_HOLD };
 
@@ -30,6 +40,7 @@ struct jobserver_entry {
 #define JOBSERVER_USE_CLOSED ((uint64_t)1 << 63)
 
 struct jobserver_client {
+    const void *home; /* the copy of the core that made it; first, since other copies may have another struct */
     jobserver_channel *channel;
     struct jobserver_pool pool;
     _Atomic uint64_t uses;
@@ -51,7 +62,13 @@ struct jobserver_client {
 /* Counts the forks between the process that loaded the library and this one. */
 unsigned jobserver_generation(void);
 
-/* Enters as a waiter: until it leaves, the channel is there. 0 or JOBSERVER_CLOSED. */
+/*
+ * Whether this copy of the core made the client. An extension may have compiled in a copy of its own, whose lock and
+ * lists are not ours.
+ */
+bool jobserver_client_is_ours(const jobserver_client *client);
+
+/* Enters as a waiter: until it leaves, the channel is there. 0, JOBSERVER_CLOSED or JOBSERVER_FOREIGN. */
 int jobserver_client_enter(jobserver_client *client);
 
 /* The same at the start of a call that can tell of an earlier failure: JOBSERVER_STRANDED if there was one. */

@@ -39,6 +39,7 @@ enum jobserver_error {
     JOBSERVER_READY = -10010,           /* something else that was waited for came first; nothing was taken */
     JOBSERVER_TOO_MANY = -10011,        /* the pool has all its tokens already */
     JOBSERVER_LEASE_STATE = -10012,     /* the lease has no process yet, has one already, or has ended */
+    JOBSERVER_FOREIGN = -10013,         /* the client belongs to another copy of the core in this process */
     JOBSERVER_WINDOWS = -20000          /* this minus a code of GetLastError, which has no errno */
 };
 
@@ -47,6 +48,7 @@ typedef struct jobserver_token jobserver_token;
 typedef struct jobserver_batch jobserver_batch;
 typedef struct jobserver_hold jobserver_hold;
 typedef struct jobserver_event jobserver_event;
+typedef struct jobserver_table jobserver_table;
 
 /* Clients. Each *client that comes out is owned by the caller, who gives it up with jobserver_client_free. */
 int jobserver_client_create_pipe(int limit, jobserver_client **client);
@@ -201,6 +203,9 @@ int jobserver_lease_describe(jobserver_lease *lease, jobserver_lease_report *rep
 
 /* For a program of one's own that runs a command: what the command leaves behind becomes a child of this process. */
 int jobserver_adopt_orphans(void);
+
+/* All the functions above, for extensions that do not link them: see jobserver_table.h and jobserver_import.h. */
+const jobserver_table *jobserver_functions(void);
 
 /* [/declarations] */
 

@@ -116,6 +116,12 @@ int64_t jobserver_now(void);
 void jobserver_lock(void);
 void jobserver_unlock(void);
 
+/*
+ * Whether this copy of the core is the first one in the process that asks, and so the one that may own the process's
+ * implicit slot. Where copies cannot know of each other (neither glibc nor Windows) each is told that it is.
+ */
+bool jobserver_claim_implicit(void);
+
 /* Lets other threads run for a moment. */
 void jobserver_pause(void);
 

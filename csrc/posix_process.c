@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
@@ -63,6 +64,33 @@ static void start(void) {
 void jobserver_platform_start(void) {
     pthread_once(&started, start);
 }
+
+#if defined(__linux__) && defined(__GLIBC__) && !defined(JOBSERVER_PORTABLE)
+
+/*
+ * A unique symbol: the dynamic linker of glibc lets all extensions of a process share it, however they were loaded. It
+ * is defined in assembly because clang cannot declare it.
+ */
+__asm__(".pushsection .bss.jobserver_implicit_owner,\"aw\",%nobits\n"
+        ".balign 8\n"
+        ".type jobserver_implicit_owner, %gnu_unique_object\n"
+        ".size jobserver_implicit_owner, 8\n"
+        "jobserver_implicit_owner: .zero 8\n"
+        ".popsection");
+extern __attribute__((visibility("default"))) _Atomic(const void *) jobserver_implicit_owner;
+
+bool jobserver_claim_implicit(void) {
+    const void *owner = NULL;
+    return atomic_compare_exchange_strong(&jobserver_implicit_owner, &owner, &process_lock) || owner == &process_lock;
+}
+
+#else
+
+bool jobserver_claim_implicit(void) {
+    return true;
+}
+
+#endif
 
 /* Signals interrupt system calls without our help. */
 int jobserver_interrupt_from(intptr_t library, const char *function, unsigned thread) {

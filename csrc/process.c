@@ -200,14 +200,15 @@ static bool made_here(const jobserver_client *client) {
 
 /*
  * Says that this process was started under the client's pool, so that it owns an implicit slot. It owns just one,
- * however often this is called, and none if it made the pool itself or was forked since it loaded the library.
+ * however often this is called, and none if it made the pool itself, if it was forked since it loaded the library, or if
+ * another copy of the core has it.
  */
 void jobserver_client_inherit(jobserver_client *client) {
     if (jobserver_client_enter(client) < 0) {
         return;
     }
     jobserver_lock();
-    if (jobserver_generation() == 0 && !made_here(client)) {
+    if (jobserver_generation() == 0 && !made_here(client) && jobserver_claim_implicit()) {
         client->inherited = true;
         jobserver_implicit_inherit();
     }

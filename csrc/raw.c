@@ -111,7 +111,7 @@ int jobserver_release_raw(jobserver_client *client, int byte) {
     return 0;
 }
 
-int jobserver_take_raw(jobserver_client *client) {
+JOBSERVER_FLAT int jobserver_take_raw(jobserver_client *client) {
     return jobserver_acquire_raw(client, -1);
 }
 
@@ -119,6 +119,6 @@ int jobserver_give_raw(jobserver_client *client) {
     return jobserver_release_raw(client, -1);
 }
 
-int jobserver_give_raw_plus(jobserver_client *client) {
+JOBSERVER_FLAT int jobserver_give_raw_plus(jobserver_client *client) {
     return jobserver_release_raw(client, JOBSERVER_TOKEN_BYTE);
 }

@@ -18,21 +18,24 @@ struct jobserver_token {
     bool implicit;
 };
 
-/* A free cell of the caller, who gives it up with jobserver_token_free. Null when memory is short. */
+/* A free cell of the caller, who gives it up with jobserver_token_free. Null when memory is short or the client is foreign. */
 jobserver_token *jobserver_token_new(jobserver_client *client) {
-    jobserver_token *token = calloc(1, sizeof *token);
+    jobserver_token *token = !jobserver_client_is_ours(client) ? NULL : calloc(1, sizeof *token);
     if (token != NULL) {
         jobserver_entry_add(client, &token->entry, JOBSERVER_ENTRY_TOKEN);
     }
     return token;
 }
 
-/* Says that the cell now holds what was just taken. Returns the serial of this taking. */
+/*
+ * Says that the cell now holds what was just taken. Returns the serial of this taking. A release store is enough, and
+ * much cheaper: exit() looks only at cells of those who, after this, changed the client's uses.
+ */
 static int64_t set_held(jobserver_token *token, bool implicit) {
     uint64_t serial = (atomic_load_explicit(&token->state, memory_order_relaxed) >> 2) + 1;
     token->implicit = implicit;
     atomic_store_explicit(&token->generation, jobserver_generation(), memory_order_relaxed);
-    atomic_store(&token->state, serial << 2 | PHASE_HELD);
+    atomic_store_explicit(&token->state, serial << 2 | PHASE_HELD, memory_order_release);
     return (int64_t)serial;
 }
 
@@ -40,7 +43,7 @@ static int64_t set_held(jobserver_token *token, bool implicit) {
  * Takes a token into a free cell. `timeout` in nanoseconds: negative for none, 0 tries once.
  * Returns a serial (positive); -EAGAIN or -ETIMEDOUT, -EINTR (nothing was taken, call again), or another error.
  */
-int64_t jobserver_token_acquire(jobserver_token *token, int64_t timeout) {
+JOBSERVER_FLAT int64_t jobserver_token_acquire(jobserver_token *token, int64_t timeout) {
     return jobserver_token_acquire_or(token, timeout, NULL, 0);
 }
 
@@ -89,7 +92,7 @@ static uint64_t claim(jobserver_token *token, int64_t serial) {
  * Gives back what was taken under `serial`. Returns 0, or 1 if that was done before (or belongs to the parent of this
  * process). On an error the token stays held.
  */
-int jobserver_token_release(jobserver_token *token, int64_t serial) {
+JOBSERVER_FLAT int jobserver_token_release(jobserver_token *token, int64_t serial) {
     jobserver_client *client = token->entry.client;
     uint64_t number = claim(token, serial);
     if (number == 0) {
@@ -103,7 +106,7 @@ int jobserver_token_release(jobserver_token *token, int64_t serial) {
             return result;
         }
     }
-    atomic_store(&token->state, number << 2 | PHASE_FREE);
+    atomic_store_explicit(&token->state, number << 2 | PHASE_FREE, memory_order_release);
     if (implicit) {
         jobserver_implicit_give_back();
     } else {
@@ -171,11 +174,11 @@ int jobserver_token_drop(jobserver_token *token, int64_t serial) {
     return byte;
 }
 
-int jobserver_token_take(jobserver_token *token) {
+JOBSERVER_FLAT int jobserver_token_take(jobserver_token *token) {
     int64_t result = jobserver_token_acquire(token, -1);
     return result < 0 ? (int)result : 0;
 }
 
-int jobserver_token_give(jobserver_token *token) {
+JOBSERVER_FLAT int jobserver_token_give(jobserver_token *token) {
     return jobserver_token_release(token, 0);
 }

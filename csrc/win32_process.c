@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <wchar.h>
 
 #include "jobserver.h"
 
@@ -43,6 +44,19 @@ void jobserver_lock(void) {
 
 void jobserver_unlock(void) {
     ReleaseSRWLockExclusive(&process_lock);
+}
+
+static BOOL CALLBACK claim(INIT_ONCE *once, void *argument, void **context) {
+    (void)once, (void)argument, (void)context;
+    wchar_t name[64];
+    swprintf(name, sizeof name / sizeof *name, L"Local\\jobserver-implicit-slot-%lu", GetCurrentProcessId());
+    return CreateMutexW(NULL, FALSE, name) != NULL && GetLastError() != ERROR_ALREADY_EXISTS;
+}
+
+/* The mutex is never closed: it says for as long as the process lives that its slot has an owner. */
+bool jobserver_claim_implicit(void) {
+    static INIT_ONCE once = INIT_ONCE_STATIC_INIT;
+    return InitOnceExecuteOnce(&once, claim, NULL, NULL);
 }
 
 typedef int __cdecl add_exit_function(void(__cdecl *)(void));

@@ -23,6 +23,7 @@ from .errors import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .embedding import FUNCTION_TABLE, copy_sources, get_include
     from .environment import FromEnv, FromEnvError, FromEnvErrorKind
     from .executor import JobserverExecutor
     from .helper import HelperThread
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .pool import Pool, PoolStatus
 
 __all__ = [
+    "FUNCTION_TABLE",
     "AcquireTimeout",
     "Acquired",
     "AcquiredBatch",
@@ -53,10 +55,13 @@ __all__ = [
     "PoolGone",
     "PoolStatus",
     "Unsupported",
+    "copy_sources",
+    "get_include",
 ]
 
 
 _ON_FIRST_USE = {
+    "FUNCTION_TABLE": ".embedding",
     "FromEnv": ".environment",
     "FromEnvError": ".environment",
     "FromEnvErrorKind": ".environment",
@@ -66,6 +71,8 @@ _ON_FIRST_USE = {
     "LeaseReport": ".lease",
     "Pool": ".pool",
     "PoolStatus": ".pool",
+    "copy_sources": ".embedding",
+    "get_include": ".embedding",
 }
 
 

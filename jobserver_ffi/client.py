@@ -150,6 +150,19 @@ class Client:
         """How many tokens the pool was made with; None where somebody else made it."""
         return self._limit
 
+    @property
+    def handle(self) -> int:
+        """The address of the core's `jobserver_client`, for C and Cython (docs/embedding.md).
+
+        It is valid while this object lives, and for as long as a cell, a batch or a hold that was made of it does.
+
+        Raises:
+            ClientClosed: The client was closed.
+        """
+        if self._closed:
+            raise ClientClosed("this client was closed: make a new one")
+        return int(ffi.cast("intptr_t", self._handle))
+
     def acquire(self, timeout: float | None = None) -> Acquired:
         """Takes a token, waiting for one if need be.
 

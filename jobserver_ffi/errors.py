@@ -77,6 +77,10 @@ _MESSAGES: dict[int, tuple[type[JobserverError], str]] = {
         "this jobserver cannot be used like that without the danger of waiting for ever (it is another user's, or this "
         "system has no way to read it without blocking): use acquire() without a timeout",
     ),
+    lib.JOBSERVER_FOREIGN: (
+        JobserverError,
+        "this client belongs to another copy of the jobserver core in this process: hand over client.auth and open that",
+    ),
     lib.JOBSERVER_STRANDED: (
         JobserverError,
         "a failure of an earlier release was just told to another thread: call again",
