@@ -51,7 +51,8 @@ struct jobserver_lease {
 struct jobserver_broker {
     struct jobserver_directory *directory;
     struct jobserver_news *news;
-    jobserver_lease *started; /* lists of leases that have not ended */
+    struct jobserver_bell changes; /* rung when the state of a lease changes, once somebody asked for it */
+    jobserver_lease *started;      /* lists of leases that have not ended */
     jobserver_lease *waiting;
     int limit;
     int out; /* slots that are given away: the sum of `given` and `own` of all leases */
@@ -85,7 +86,7 @@ void jobserver_lease_finish(jobserver_lease *lease, int64_t now);
 /* lease.c: gives a lease that is queued its slot. */
 void jobserver_lease_let_start(jobserver_lease *lease, int64_t now);
 
-/* lease.c: lets those who wait for a lease look at it again. */
+/* lease.c: lets those who wait for a lease, or for any, look at it again. */
 void jobserver_lease_ring(jobserver_lease *lease);
 
 /* share.c: gives out what there is. Returns when to do so again even if nothing happens, or -1 for never. */
