@@ -57,6 +57,8 @@ class Pool:
 
     Args:
         limit: How many slots; at least 1.
+        directory: Where fifos are put, in a directory of their own, if it is an absolute path without blanks; otherwise
+            below XDG_RUNTIME_DIR or TMPDIR.
 
     Raises:
         ValueError: The limit is below 1.
@@ -64,10 +66,10 @@ class Pool:
         Unsupported: This system has no leases.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, directory: str | None = None) -> None:
         self._closed = True
         self._limit = _checked(limit)
-        self._handle = _create(self._limit)
+        self._handle = _create(self._limit, directory)
         self._leases: list[weakref.ref[Lease]] = []
         serving = threading.Thread(target=_serve, args=(self._handle,), name="jobserver pool", daemon=True)
         self._end = weakref.finalize(self, _end, self._handle, serving)
@@ -180,10 +182,10 @@ def _checked(limit: int) -> int:
     return limit
 
 
-def _create(limit: int) -> Any:
+def _create(limit: int, preferred: str | None) -> Any:
     out = ffi.new("jobserver_broker **")
     code = -EAGAIN
-    for directory in fifo_directories():
+    for directory in fifo_directories(preferred):
         code = lib.jobserver_broker_create(os.fsencode(directory), limit, out)
         if code in (0, lib.JOBSERVER_UNSUPPORTED):
             break

@@ -13,6 +13,7 @@ from ..create import STYLES
 from ..makeflags import parse
 from .execute import caller_environment, cannot_run, execute, restore_signals
 from .messages import say, shown
+from .pools import no_pools_here, pool_address
 
 if TYPE_CHECKING:
     from ..environment import FromEnv
@@ -27,7 +28,10 @@ CHECK_FAILED = 70
 NO_JOBSERVER = 125
 
 _STYLES = ("auto", *STYLES)
-_USAGE = f"jobserver run [-j N] [--style {{{','.join(_STYLES)}}}] [--check] [--] CMD [ARGUMENT ...] [--- CMD ...]..."
+_USAGE = (
+    f"jobserver run [-j N] [--pool NAME] [--style {{{','.join(_STYLES)}}}] [--check] [--] CMD [ARGUMENT ...] "
+    f"[--- CMD ...]..."
+)
 
 _DESCRIPTION = """\
 Runs CMD under a jobserver with N slots: make, ninja, cargo and whatever else
@@ -37,8 +41,11 @@ one starts the other. Call them without a -j of their own.
 Several commands, with --- between them or one a line in a --file, run at the
 same time and share the N slots fairly; each starts when a slot is free for it.
 
+With --pool CMD shares the slots of one pool with all other builds of this user
+that do so. Its server is started if there is none, with N slots.
+
 Under a jobserver already (in a recipe of make -jN, say) CMD joins that one,
-unless -j is given.
+unless -j is given without --pool.
 """
 
 _STATUS = """\
@@ -60,6 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=_slots,
         help="slots of a jobserver of CMD's own; one of them is CMD's (default: the CPUs that may be used here)",
+    )
+    parser.add_argument(
+        "--pool",
+        metavar="NAME",
+        type=pool_address,
+        help="join the pool of this name, or the one whose socket has this path (see `jobserver serve`)",
     )
     parser.add_argument(
         "--style",
@@ -97,6 +110,19 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     if found.client is not None:
         found.client.close()
     outer = _address(found)
+    if arguments.pool is not None:
+        if len(commands) > 1:
+            parser.error("argument --pool: one CMD joins a pool: call `jobserver run --pool` for each")
+        if sys.platform == "win32":
+            no_pools_here(parser)
+        elif outer is None:
+            from .join import run_in_pool
+
+            return run_in_pool(command, arguments.pool, arguments.jobs, arguments.style, arguments.check)
+        else:
+            # A build in the pool that waited for another slot of the pool might wait for itself.
+            say(f"not joining pool `{arguments.pool}`: there is a jobserver already")
+            return _run_in_other(command, found, outer)
     if outer is None or arguments.jobs is not None:
         if outer is not None:
             say(
