@@ -57,11 +57,8 @@ class Place:
 
     def status(self, pool: str = "default") -> dict[str, Any]:
         """What the server says of its pool."""
-        connection = PoolConnection(str(self.directory / f"{pool}.socket"))
-        try:
+        with PoolConnection(str(self.directory / f"{pool}.socket")) as connection:
             found = connection.status()
-        finally:
-            connection.close()
         self._servers[found["process"]] = psutil.Process(found["process"])
         return found
 

@@ -134,7 +134,11 @@ def _join(pool: str, jobs: int, name: str, command: list[str], style: str) -> tu
     for _ in range(_TRIES):
         try:
             connection = PoolConnection(pool)
-            return connection, connection.join(name, shortened, style, lambda before: _tell_place(pool, before))
+            try:
+                return connection, connection.join(name, shortened, style, lambda before: _tell_place(pool, before))
+            except BaseException:
+                connection.close()
+                raise
         except ServerGone as error:
             failure = error
         except NoServer as error:

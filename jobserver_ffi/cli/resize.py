@@ -45,7 +45,8 @@ def _resize(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> i
     from ..serve.place import PlaceError
 
     try:
-        excess = PoolConnection(arguments.pool).resize(arguments.limit)
+        with PoolConnection(arguments.pool) as connection:
+            excess = connection.resize(arguments.limit)
     except (NoServer, PlaceError, RequestRefused, ServerGone) as error:
         say(f"cannot resize pool `{arguments.pool}`: {error}")
         return CANNOT

@@ -58,13 +58,13 @@ def _status(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> i
 
     clear = "\x1b[H\x1b[J" if arguments.watch and not arguments.json and sys.stdout.isatty() else ""
     try:
-        connection = PoolConnection(arguments.pool)
-        while True:
-            found = connection.status()
-            print(json.dumps(found) if arguments.json else clear + described(found), flush=True)
-            if not arguments.watch:
-                return 0
-            time.sleep(_PAUSE)
+        with PoolConnection(arguments.pool) as connection:
+            while True:
+                found = connection.status()
+                print(json.dumps(found) if arguments.json else clear + described(found), flush=True)
+                if not arguments.watch:
+                    return 0
+                time.sleep(_PAUSE)
     except (NoServer, PlaceError, RequestRefused, ServerGone) as error:
         say(f"cannot see pool `{arguments.pool}`: {error}")
         return CANNOT

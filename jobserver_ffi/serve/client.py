@@ -55,7 +55,7 @@ class JoinedLease:
 
 
 class PoolConnection:
-    """A connection to the server of a pool; what is asked for on it ends with it.
+    """A connection to the server of a pool; a lease that is asked for on it ends with it. A context manager.
 
     Args:
         pool: The pool's name, or the path of its socket.
@@ -142,6 +142,12 @@ class PoolConnection:
     def close(self) -> None:
         """Ends the connection."""
         self._lines.close()
+
+    def __enter__(self) -> PoolConnection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _send(self, request: dict[str, Any]) -> None:
         with suppress(OSError):  # what the server said before it hung up, and that it did, is still to be read
