@@ -18,6 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
+from jobserver_ffi.serve.client import PoolConnection
+
 from .command import JOBSERVER, Lines, Running, python
 from .conftest import Tool, missing
 from .overlap import GUARD, JobCounter
@@ -435,6 +437,21 @@ def test_lines_that_are_not_of_the_protocol(place: Place) -> None:
         replies = [answer["reply"] for answer in talk(place, lease, lease)]
         assert "refused" in replies
         assert place.until(lambda status: not status["leases"])["limit"] == 2
+
+
+def test_many_clients_at_once(place: Place) -> None:
+    """None waits for the answer to another's request; all get their slots, in their order."""
+    with place.serve("-j4") as server, ExitStack() as stack:
+        clients = [stack.enter_context(PoolConnection(str(place.socket))) for _ in range(100)]
+        for client in clients:
+            client._send({"request": "lease", "name": "x", "command": [], "style": "fifo"})
+        for client in clients:
+            while (answer := client._answer())["reply"] == "queued":
+                pass
+            assert answer["reply"] == "started"
+            client.close()
+        assert place.until(lambda status: not status["leases"])["ended"]["leases"] == 100
+        assert server.process.poll() is None
 
 
 def test_socket_passed_by_systemd(place: Place) -> None:

@@ -12,12 +12,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..serve import DEFAULT_NAME
-from .messages import say
+from .messages import say, shown
 from .pools import CANNOT, no_pools_here, pool_name, seconds, slots
 
 if TYPE_CHECKING:
     from ..pool import Pool
 
+_LONGEST_COMPLAINT = 500
 _FIRST_PASSED = 3  # descriptor number with which systemd begins
 
 _DESCRIPTION = """\
@@ -95,7 +96,7 @@ def _serve_pool(arguments: argparse.Namespace, pool: Pool, listener: socket.sock
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
-    server = PoolServer(arguments.name, pool, listener, path, arguments.idle_exit, say, wake)
+    server = PoolServer(arguments.name, pool, listener, path, arguments.idle_exit, _say_one_line, wake)
     os.chdir("/")  # no file system is kept from being unmounted
     place = listener.getsockname()
     with suppress(OSError):
@@ -109,6 +110,11 @@ def _serve_pool(arguments: argparse.Namespace, pool: Pool, listener: socket.sock
         # the last copy of their lock leaves them to be swept away.
         os._exit(0)
     return 0
+
+
+def _say_one_line(text: str) -> None:
+    """Clients choose their names."""
+    say(shown(text, _LONGEST_COMPLAINT))
 
 
 def _raise_descriptor_limit() -> None:

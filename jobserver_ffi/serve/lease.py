@@ -34,6 +34,7 @@ class ServedLease:
         self.process = process
         self.connected = True
         self.place = -1  # in the queue, as the client was told
+        self._started = False
         self._pool = pool
         self._style = style
         self._lease = pool.lease(name, style=style)
@@ -42,10 +43,12 @@ class ServedLease:
 
     def start(self) -> bool:
         """Takes a place in the queue, or keeps it. Returns whether the first slot is there."""
-        code = lib.jobserver_lease_start(self._handle, 0)
-        if code < 0 and code not in _WAITS_ON:
-            raise error_for(code)
-        return code == 0
+        if not self._started:
+            code = lib.jobserver_lease_start(self._handle, 0)
+            if code < 0 and code not in _WAITS_ON:
+                raise error_for(code)
+            self._started = code == 0
+        return self._started
 
     def hand_over(self) -> tuple[dict[str, Any], list[int]]:
         """What the client must know to use the lease, and the descriptors that it gets; both but once."""

@@ -244,16 +244,13 @@ class PoolServer:
             raise Refused("a lease needs a name, a style (pipe or fifo) and a command, which is a list of words")
         try:
             lease = ServedLease(self._pool, name, tuple(command), style, client.process)
-            started = lease.start()
+            lease.start()
         except (OSError, JobserverError) as error:
             raise Refused(f"the server can make no lease: {error}") from None
         client.lease = lease
         self._leases[lease] = client
         self._queue.append(lease)
-        if started:
-            self._start_first()
-        else:
-            self._tell_places()
+        self._serve_queue()
 
     def _end(self, client: _Client, _: dict[str, Any]) -> None:
         if client.lease is None or client.lease not in self._leases:
@@ -283,20 +280,15 @@ class PoolServer:
             report = lease.report()
             if report.state == "ended":
                 self._forget(lease, report)
+        self._serve_queue()
+
+    def _serve_queue(self) -> None:
+        """Hands leases over to those who have their first slot, and tells the others how many are before them."""
         while self._queue and self._queue[0].start():
-            self._start_first()
-        self._tell_places()
-
-    def _start_first(self) -> None:
-        """The first in the queue has its slot: hands the lease over."""
-        lease = self._queue.pop(0)
-        client = self._leases[lease]
-        values, descriptors = lease.hand_over()
-        self._tell(client, "started", descriptors, limit=self._pool.limit, **values)
-        lease.handed_over()
-
-    def _tell_places(self) -> None:
-        """Tells those who wait how many are before them, if that has changed."""
+            lease = self._queue.pop(0)
+            values, descriptors = lease.hand_over()
+            self._tell(self._leases[lease], "started", descriptors, limit=self._pool.limit, **values)
+            lease.handed_over()
         for place, lease in enumerate(self._queue):
             client = self._leases[lease]
             if lease.place != place and not client.lines.unsent:
