@@ -35,6 +35,8 @@ CAPABILITIES = {
     "sh": os.name == "posix",
     "sockets with names": hasattr(socket, "AF_UNIX"),
     "any file name": os.name == "posix",
+    "name spaces": sys.platform == "linux",
+    "systemd": sys.platform == "linux",
 }
 
 

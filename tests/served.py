@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from jobserver_ffi.serve.client import NoServer, PoolConnection, RequestRefused, ServerGone
-from jobserver_ffi.serve.place import PlaceError
-
 from .command import JOBSERVER, Done, Lines, Running
 from .overlap import GUARD
+
+if TYPE_CHECKING:
+    from jobserver_ffi.serve.client import PoolConnection
 
 
 class Place:
@@ -55,9 +55,15 @@ class Place:
             assert "serving pool" in said, running.finish().stderr
             yield running
 
+    def connect(self, pool: str = "default") -> PoolConnection:
+        """A connection of this process to the server."""
+        from jobserver_ffi.serve.client import PoolConnection
+
+        return PoolConnection(str(self.directory / f"{pool}.socket"))
+
     def status(self, pool: str = "default") -> dict[str, Any]:
         """What the server says of its pool."""
-        with PoolConnection(str(self.directory / f"{pool}.socket")) as connection:
+        with self.connect(pool) as connection:
             found = connection.status()
         self._servers[found["process"]] = psutil.Process(found["process"])
         return found
@@ -72,6 +78,9 @@ class Place:
 
     def end(self) -> None:
         """Ends what serves in here."""
+        from jobserver_ffi.serve.client import NoServer, RequestRefused, ServerGone
+        from jobserver_ffi.serve.place import PlaceError
+
         for path in self.directory.glob("*.socket"):
             with suppress(NoServer, ServerGone, PlaceError, RequestRefused):
                 self.status(path.stem)

@@ -18,8 +18,6 @@ from typing import Any
 import psutil
 import pytest
 
-from jobserver_ffi.serve.client import PoolConnection
-
 from .command import JOBSERVER, Lines, Running, python
 from .conftest import Tool, missing
 from .overlap import GUARD, JobCounter
@@ -65,16 +63,16 @@ def test_builds_that_start_at_once_share_one_server(place: Place) -> None:
 
 @pytest.mark.parametrize("style", ["pipe", "fifo"])
 def test_make_fills_the_pool(style: str, place: Place, make441: Tool, tmp_path: Path) -> None:
-    with place.serve("-j4"), JobCounter(20, 4, lambda: 0) as counter:
-        makefile(tmp_path, counter.command, 20)
+    with place.serve("-j4"), JobCounter(12, 4, lambda: 0) as counter:
+        makefile(tmp_path, counter.command, 12)
         done = place.call(*POOL, "--style", style, "--check", make441.path, "-s", "-C", str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
     counter.check()
 
 
 def test_ninja_fills_the_pool(place: Place, ninja: Tool, tmp_path: Path) -> None:
-    with place.serve("-j4"), JobCounter(20, 4, lambda: 0) as counter:
-        edges = "".join(f"build job{number}: job\n" for number in range(20))
+    with place.serve("-j4"), JobCounter(12, 4, lambda: 0) as counter:
+        edges = "".join(f"build job{number}: job\n" for number in range(12))
         (tmp_path / "build.ninja").write_text(f"rule job\n  command = {counter.command}\n{edges}")
         done = place.call(*POOL, "--style", "fifo", "--check", ninja.path, "--quiet", "-C", str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
@@ -82,8 +80,8 @@ def test_ninja_fills_the_pool(place: Place, ninja: Tool, tmp_path: Path) -> None
 
 
 def test_make43_is_given_pipes(place: Place, make43: Tool, tmp_path: Path) -> None:
-    with place.serve("-j4"), JobCounter(20, 4, lambda: 0) as counter:
-        makefile(tmp_path, counter.command, 20)
+    with place.serve("-j4"), JobCounter(12, 4, lambda: 0) as counter:
+        makefile(tmp_path, counter.command, 12)
         done = place.call(*POOL, "--check", make43.path, "-s", "-C", str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
     counter.check()
@@ -163,8 +161,8 @@ def test_what_a_command_leaves_behind_keeps_its_slot(place: Place, tmp_path: Pat
 @pytest.mark.parametrize("style", ["pipe", "fifo"])
 def test_build_goes_on_when_its_server_is_killed(style: str, place: Place, make441: Tool, tmp_path: Path) -> None:
     """With all the slots that it had: the counter lets a job end only when all of them are in use."""
-    with JobCounter(30, 3, lambda: 0) as counter, place.serve("-j3") as server:
-        makefile(tmp_path, counter.command, 30)
+    with JobCounter(20, 3, lambda: 0) as counter, place.serve("-j3") as server:
+        makefile(tmp_path, counter.command, 20)
         with place.begin(*POOL, "--style", style, make441.path, "-s", "-C", str(tmp_path)) as build:
             end = time.monotonic() + GUARD
             while counter.jobs < 6:
@@ -442,7 +440,7 @@ def test_lines_that_are_not_of_the_protocol(place: Place) -> None:
 def test_many_clients_at_once(place: Place) -> None:
     """None waits for the answer to another's request; all get their slots, in their order."""
     with place.serve("-j4") as server, ExitStack() as stack:
-        clients = [stack.enter_context(PoolConnection(str(place.socket))) for _ in range(100)]
+        clients = [stack.enter_context(place.connect()) for _ in range(100)]
         for client in clients:
             client._send({"request": "lease", "name": "x", "command": [], "style": "fifo"})
         for client in clients:
@@ -454,6 +452,7 @@ def test_many_clients_at_once(place: Place) -> None:
         assert server.process.poll() is None
 
 
+@pytest.mark.needs("systemd")
 def test_socket_passed_by_systemd(place: Place) -> None:
     """By the tool that systemd has for trying: the server starts with the first client, and its socket stays."""
     try:
