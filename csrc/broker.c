@@ -18,6 +18,7 @@ void jobserver_broker_drop(jobserver_broker *broker) {
         return;
     }
     jobserver_news_close(broker->news);
+    jobserver_bell_close(&broker->changes);
     jobserver_lease_directory_close(broker->directory, jobserver_broker_is_ours(broker));
     free(broker);
 }
@@ -49,6 +50,7 @@ int jobserver_broker_create(const char *directory, int limit, jobserver_broker *
     }
     broker->limit = limit;
     broker->references = 1;
+    broker->changes = (struct jobserver_bell){{-1, -1}};
     int result = jobserver_lease_directory_open(directory, &broker->directory);
     if (result == 0) {
         result = jobserver_news_open(&broker->news);

@@ -74,6 +74,7 @@ struct jobserver_broker {
     struct jobserver_directory *directory;
     struct jobserver_news *news;
     struct jobserver_source *source; /* or null: the slots are the broker's own */
+    struct jobserver_bell changes;   /* rung when the state of a lease changes, once somebody asked for it */
     jobserver_lease *started;        /* lists of leases that have not ended */
     jobserver_lease *waiting;
     int limit;
@@ -109,7 +110,7 @@ void jobserver_lease_finish(jobserver_lease *lease, int64_t now);
 /* lease.c: gives a lease that is queued its slot. */
 void jobserver_lease_let_start(jobserver_lease *lease, int64_t now);
 
-/* lease.c: lets those who wait for a lease look at it again. */
+/* lease.c: lets those who wait for a lease, or for any, look at it again. */
 void jobserver_lease_ring(jobserver_lease *lease);
 
 /* share.c: gives out what there is. Returns when to do so again even if nothing happens, or -1 for never. */

@@ -51,6 +51,9 @@ int jobserver_lease_pipes_fetch(const struct jobserver_lease_pipes *pipes, int c
 int jobserver_lease_directory_open(const char *parent, struct jobserver_directory **directory);
 void jobserver_lease_directory_close(struct jobserver_directory *directory, bool remove);
 
+/* The descriptor that keeps the directory from being swept away, or a negated errno. */
+int jobserver_lease_directory_lock(const struct jobserver_directory *directory);
+
 /* One thread sleeps for news of many watches. */
 struct jobserver_news;
 struct jobserver_watch;
@@ -82,7 +85,7 @@ void jobserver_news_wake(struct jobserver_news *news);
 unsigned jobserver_news_take_next(struct jobserver_news *news, void **owner);
 
 /*
- * A bell: a waiter sleeps on it, others ring it. Rung once it stays rung. -EINTR, -ETIMEDOUT or 0; opening can fail.
+ * A bell: a waiter sleeps on it, others ring it, which is harmless if it is not open. Rung once it stays rung. -EINTR, -ETIMEDOUT or 0; opening can fail.
  */
 struct jobserver_bell {
     int ends[2];

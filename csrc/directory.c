@@ -175,6 +175,10 @@ const char *jobserver_directory_path(const struct jobserver_directory *own) {
     return own->path;
 }
 
+int jobserver_directory_lock(const struct jobserver_directory *own) {
+    return own->lock;
+}
+
 void jobserver_directory_remove(const struct jobserver_directory *own) {
     rmdir(own->path);
 }

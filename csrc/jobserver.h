@@ -201,6 +201,16 @@ int jobserver_lease_end(jobserver_lease *lease);
 int jobserver_lease_wait(jobserver_lease *lease, int64_t timeout);
 int jobserver_lease_describe(jobserver_lease *lease, jobserver_lease_report *report);
 
+/*
+ * Leases for processes that are not children of this one: they get the descriptors through a socket, and a lease then
+ * ends when the caller says so (jobserver_lease_leave). jobserver_peer tells who is at the far end of a local socket:
+ * the user's number, and the process's (0 where that is not known).
+ */
+int jobserver_broker_watch(jobserver_broker *broker);
+int jobserver_broker_lock(jobserver_broker *broker);
+int jobserver_lease_leave(jobserver_lease *lease);
+int jobserver_peer(int socket, int64_t *user, int *process);
+
 /* For a program of one's own that runs a command: what the command leaves behind becomes a child of this process. */
 int jobserver_adopt_orphans(void);
 

@@ -76,6 +76,7 @@ void jobserver_lease_ring(jobserver_lease *lease) {
     for (struct jobserver_lease_waiter *waiter = lease->waiters; waiter != NULL; waiter = waiter->next) {
         jobserver_bell_ring(&waiter->bell);
     }
+    jobserver_bell_ring(&lease->broker->changes);
 }
 
 void jobserver_lease_let_start(jobserver_lease *lease, int64_t now) {

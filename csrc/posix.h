@@ -106,6 +106,7 @@ int jobserver_milliseconds_left(int64_t deadline);
 struct jobserver_directory;
 int jobserver_directory_create(const char *parent, struct jobserver_directory **directory);
 const char *jobserver_directory_path(const struct jobserver_directory *directory);
+int jobserver_directory_lock(const struct jobserver_directory *directory); /* the descriptor that locks it */
 void jobserver_directory_remove(const struct jobserver_directory *directory);
 void jobserver_directory_free(struct jobserver_directory *directory);
 

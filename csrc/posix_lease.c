@@ -37,6 +37,10 @@ void jobserver_lease_directory_close(struct jobserver_directory *directory, bool
     jobserver_directory_free(directory);
 }
 
+int jobserver_lease_directory_lock(const struct jobserver_directory *directory) {
+    return jobserver_directory_lock(directory);
+}
+
 bool jobserver_has_exited(int process) {
     siginfo_t found = {.si_pid = 0};
     if (waitid(P_PID, (id_t)process, &found, WEXITED | WNOHANG | WNOWAIT) < 0) {
@@ -89,13 +93,15 @@ static int make_fifo(struct jobserver_directory *directory, const char *kind, un
     return 0;
 }
 
-/* A fifo that has lost its name, with one end for the broker and one for the child. */
-static int nameless(struct jobserver_directory *directory, const char *kind, unsigned number, int mode, int *own,
-                    int *childs) {
+/*
+ * A fifo that has lost its name, with one end for the broker and one for the child. The child's is open both ways, so
+ * that a broker that dies ends no reads and kills no writers: they go on with what they hold.
+ */
+static int nameless(struct jobserver_directory *directory, const char *kind, unsigned number, int *own, int *childs) {
     char *path = NULL;
     int result = make_fifo(directory, kind, number, &path, own);
     if (result == 0) {
-        *childs = open_end(path, mode, true);
+        *childs = open_end(path, O_RDWR, true);
         result = *childs < 0 ? *childs : 0;
         unlink(path);
     }
@@ -122,9 +128,9 @@ int jobserver_lease_pipes_open(struct jobserver_directory *directory, unsigned n
         result = make_fifo(directory, "lease", number, &pipes->path, &pipes->offer);
         pipes->named = result == 0;
     } else {
-        result = nameless(directory, "take", number, O_RDONLY, &pipes->offer, &pipes->for_child[0]);
+        result = nameless(directory, "take", number, &pipes->offer, &pipes->for_child[0]);
         if (result == 0) {
-            result = nameless(directory, "give", number, O_WRONLY, &pipes->returned, &pipes->for_child[1]);
+            result = nameless(directory, "give", number, &pipes->returned, &pipes->for_child[1]);
         }
     }
     if (result == 0 && life_line) {
@@ -216,8 +222,10 @@ void jobserver_bell_close(struct jobserver_bell *bell) {
 
 /* A full pipe is rung too. */
 void jobserver_bell_ring(struct jobserver_bell *bell) {
-    ssize_t written = write(bell->ends[1], "", 1);
-    (void)written;
+    if (bell->ends[1] >= 0) {
+        ssize_t written = write(bell->ends[1], "", 1);
+        (void)written;
+    }
 }
 
 int jobserver_bell_wait(struct jobserver_bell *bell, int64_t deadline) {

@@ -20,6 +20,18 @@ void jobserver_lease_directory_close(struct jobserver_directory *directory, bool
     (void)remove;
 }
 
+int jobserver_lease_directory_lock(const struct jobserver_directory *directory) {
+    (void)directory;
+    return JOBSERVER_UNSUPPORTED;
+}
+
+int jobserver_peer(int socket, int64_t *user, int *process) {
+    (void)socket;
+    (void)user;
+    (void)process;
+    return JOBSERVER_UNSUPPORTED;
+}
+
 int jobserver_lease_pipes_open(struct jobserver_directory *directory, unsigned number, bool fifo, bool life_line,
                                struct jobserver_lease_pipes *pipes) {
     (void)directory;

@@ -73,6 +73,16 @@ def child_environment(given: Mapping[Any, Any], client: Client, variables: Itera
     return environment
 
 
+def environment_of_lease(given: Mapping[Any, Any], auth: str, limit: int, variables: Iterable[str]) -> dict[str, str]:
+    """A copy of an environment with a lease's address in the variables, and in no other that tools look at."""
+    environment = {os.fsdecode(name): os.fsdecode(value) for name, value in given.items()}
+    if "MFLAGS" in environment:
+        environment["MFLAGS"] = remove_auth(environment["MFLAGS"])
+    for name in variables:
+        environment[name] = merge(environment.get(name, ""), auth, limit)
+    return environment
+
+
 def without_jobserver(given: Mapping[str, str]) -> dict[str, str]:
     """A copy of an environment in which no variable names a jobserver; other flags stay."""
     environment = dict(given)

@@ -54,13 +54,13 @@ def _create_fifo(limit: int, path: str | os.PathLike[str] | None, out: Any) -> i
     return code
 
 
-def fifo_directories() -> list[str]:
-    """Where private directories for fifos may be made, best first.
+def fifo_directories(preferred: str | None = None) -> list[str]:
+    """Where private directories for fifos may be made, best first: `preferred` if it can be.
 
     None has a character that make escapes in MAKEFLAGS (a blank, `$`, a backslash), since ninja, cargo and even the
     sub-makes of make 4.4.1 do not all undo that.
     """
-    wanted = (os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), "/tmp")
+    wanted = (preferred, os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), "/tmp")
     return [
         name for name in wanted if name and os.path.isabs(name) and not any(c.isspace() or c in "$\\" for c in name)
     ]

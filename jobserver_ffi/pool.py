@@ -62,6 +62,8 @@ class Pool:
             (`Client.from_env`), and goes back when none does; in whichever style the outer jobserver is, a lease can
             have the other. What is not back when the pool is closed, or this process ends, goes back then; only if
             the process is killed are its tokens lost.
+        directory: Where fifos are put, in a directory of their own, if it is an absolute path without blanks; otherwise
+            below XDG_RUNTIME_DIR or TMPDIR.
 
     Raises:
         ValueError: The number is below 1.
@@ -69,11 +71,11 @@ class Pool:
         Unsupported: This system has no leases.
     """
 
-    def __init__(self, source: int | Client) -> None:
+    def __init__(self, source: int | Client, *, directory: str | None = None) -> None:
         self._closed = True
         outer = source if isinstance(source, Client) else None
         self._limit = _checked(source) if not isinstance(source, Client) else None
-        self._handle = _create(self._limit or 0)
+        self._handle = _create(self._limit or 0, directory)
         self._leases: list[weakref.ref[Lease]] = []
         threads = [threading.Thread(target=_serve, args=(self._handle,), name="jobserver pool", daemon=True)]
         if outer is not None:
@@ -196,10 +198,10 @@ def _checked(limit: int) -> int:
     return limit
 
 
-def _create(limit: int) -> Any:
+def _create(limit: int, preferred: str | None) -> Any:
     out = ffi.new("jobserver_broker **")
     code = -EAGAIN
-    for directory in fifo_directories():
+    for directory in fifo_directories(preferred):
         code = lib.jobserver_broker_create(os.fsencode(directory), limit, out)
         if code in (0, lib.JOBSERVER_UNSUPPORTED):
             break

@@ -48,6 +48,8 @@ CAPABILITIES = {
     "children that are reaped": hasattr(os, "waitid"),
     "descriptors to wait for": os.name == "posix",
     "descriptors that can be counted": open_descriptors() > 0,
+    "name spaces": sys.platform == "linux",
+    "systemd": sys.platform == "linux",
 }
 
 

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 SUBCOMMANDS = {
     "exec": "run a command that knows no jobserver on slots of the one around it",
+    "resize": "change how many slots a served pool has",
     "run": "run a command under a jobserver",
+    "serve": "serve one pool of slots to all builds of this user",
+    "status": "show who uses the slots of a served pool",
 }
 
 

@@ -12,6 +12,7 @@ from ..create import STYLES
 from ..makeflags import parse
 from .execute import caller_environment, cannot_run, execute, restore_signals
 from .messages import say, shown
+from .pools import no_pools_here, pool_address
 
 if TYPE_CHECKING:
     from ..environment import FromEnv
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
         from .supervise import Supervisor
 
 _STYLES = ("auto", *STYLES)
-_USAGE = f"jobserver run [-j N] [--style {{{','.join(_STYLES)}}}] [--check] [--] CMD [ARGUMENT ...] [--- CMD ...]..."
+_USAGE = (
+    f"jobserver run [-j N] [--pool NAME] [--style {{{','.join(_STYLES)}}}] [--check] [--] CMD [ARGUMENT ...] "
+    f"[--- CMD ...]..."
+)
 
 _DESCRIPTION = """\
 Runs CMD under a jobserver with N slots: make, ninja, cargo and whatever else
@@ -32,8 +36,11 @@ one starts the other. Call them without a -j of their own.
 Several commands, with --- between them or one a line in a --file, run at the
 same time and share the N slots fairly; each starts when a slot is free for it.
 
+With --pool CMD shares the slots of one pool with all other builds of this user
+that do so. Its server is started if there is none, with N slots.
+
 Under a jobserver already (in a recipe of make -jN, say) CMD joins that one,
-unless -j is given. With --style, --check or several commands, or if CMD is a
+unless -j is given without --pool. With --style, --check or several commands, or if CMD is a
 make or ninja that cannot read what is there, CMD gets a jobserver of its own,
 with slots that are taken from the one around it when CMD wants them.
 """
@@ -57,6 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=_slots,
         help="slots of a jobserver of CMD's own; one of them is CMD's (default: the CPUs that may be used here)",
+    )
+    parser.add_argument(
+        "--pool",
+        metavar="NAME",
+        type=pool_address,
+        help="join the pool of this name, or the one whose socket has this path (see `jobserver serve`)",
     )
     parser.add_argument(
         "--style",
@@ -91,6 +104,8 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     commands = _commands(parser, arguments)
     found = Client.from_env_ext()
     outer = _address(found)
+    if arguments.pool is not None:
+        return _run_in_pool(parser, arguments, commands, found, outer)
     client = found.client
     if client is not None and arguments.jobs is not None:
         client.close()
@@ -114,6 +129,29 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         for descriptor in client._descriptors:
             os.set_inheritable(descriptor, False)  # CMD has its lease; it must not take more
         return _run_in_own(parser, arguments, commands, client)
+
+
+def _run_in_pool(
+    parser: argparse.ArgumentParser,
+    arguments: argparse.Namespace,
+    commands: list[list[str]],
+    found: FromEnv,
+    outer: str | None,
+) -> int:
+    """Joins a pool that is served; in a jobserver already it stays there."""
+    if len(commands) > 1:
+        parser.error("argument --pool: one CMD joins a pool: call `jobserver run --pool` for each")
+    if sys.platform == "win32":
+        no_pools_here(parser)
+    if outer is None:
+        from .join import run_in_pool
+
+        return run_in_pool(commands[0], arguments.pool, arguments.jobs, arguments.style, arguments.check)
+    # A build in the pool that waited for another slot of the pool might wait for itself.
+    say(f"not joining pool `{arguments.pool}`: there is a jobserver already")
+    if found.client is not None:
+        found.client.close()
+    return _run_in_other(commands[0], found, outer)
 
 
 def _refusal(found: FromEnv) -> str:
