@@ -182,7 +182,7 @@ def test_wrong_arguments(words: str, message: str) -> None:
     usage, error = done.stderr.splitlines()
     assert (
         usage
-        == "usage: jobserver run [-j N] [--style {auto,pipe,fifo}] [--check] [--] CMD [ARGUMENT ...] [--- CMD ...]..."
+        == "usage: jobserver run [-j N] [--pool NAME] [--style {auto,pipe,fifo}] [--check] [--] CMD [ARGUMENT ...] [--- CMD ...]..."
     )
     assert error.startswith("jobserver run: error: ") and message in error
     assert len(error) < 400
