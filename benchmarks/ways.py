@@ -266,12 +266,12 @@ class Way:
     Args:
         wait: Takes tokens of a place one after the other, for ever, with the worker's steps around each.
         place: What is waited for, with so many tokens.
-        protocol: Whether that is a jobserver.
+        needs: Who must be on this machine, besides us: the crate, or a Python package.
     """
 
     wait: Callable[[Any, Worker], object]
     place: Callable[[int], Place] = Pool
-    protocol: bool = True
+    needs: str = ""
 
 
 LIMIT = "C: read (the limit)"
@@ -291,28 +291,29 @@ OURS = {
     "JobserverExecutor": Way(joined(executor)),
 }
 PEERS = {
-    f"{CRATE}: acquire": Way(crate(False)),
-    f"{CRATE}: acquire {AFTER_TRY}": Way(crate(True)),
-    f"{TOKENPOOL} and select": Way(tokenpool),
-    "not the protocol: multiprocessing.Semaphore": Way(semaphore, of_multiprocessing, protocol=False),
-    "not the protocol: posix_ipc.Semaphore": Way(semaphore, of_posix, protocol=False),
-    "one token only: filelock": Way(file_lock, Lock, protocol=False),
+    f"{CRATE}: acquire": Way(crate(False), needs=CRATE),
+    f"{CRATE}: acquire {AFTER_TRY}": Way(crate(True), needs=CRATE),
+    f"{TOKENPOOL} and select": Way(tokenpool, needs="gnumake_tokenpool"),
+    "not the protocol: multiprocessing.Semaphore": Way(semaphore, of_multiprocessing),
+    "not the protocol: posix_ipc.Semaphore": Way(semaphore, of_posix, needs="posix_ipc"),
+    "one token only: filelock": Way(file_lock, Lock, needs="filelock"),
 }
 
 
 def present() -> dict[str, Way]:
     """All who are on this machine; built and loaded here, so that no process has to do that after its fork."""
     native.limit(), native.core()
-    ways = {**LIMITS, **OURS, **PEERS}
-    if native.crate() is None:
-        ways = {name: way for name, way in ways.items() if not name.startswith(CRATE)}
-    for package, named in (("gnumake_tokenpool", "tokenpool"), ("posix_ipc", "posix_ipc"), ("filelock", "filelock")):
-        try:
-            wanted(package)
-        except Missing as error:
-            left_out(str(error))
-            ways = {name: way for name, way in ways.items() if named not in name}
-    return ways
+    return {name: way for name, way in {**LIMITS, **OURS, **PEERS}.items() if is_here(way.needs)}
+
+
+def is_here(needs: str) -> bool:
+    if needs == CRATE:
+        return native.crate() is not None
+    try:
+        return not needs or wanted(needs) is not None
+    except Missing as error:
+        left_out(str(error))
+        return False
 
 
 @contextmanager
