@@ -13,7 +13,6 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from select import select
 from typing import Any, NoReturn, Protocol
 
 from jobserver_ffi import Acquired, Client, JobserverExecutor
@@ -22,7 +21,7 @@ from jobserver_ffi.aio import AsyncClient
 from . import native
 from .harness import Step, shared_memory
 from .native import Shared, Worker
-from .pairs import CRATE, TOKENPOOL, Missing, makeflags, wanted
+from .pairs import CRATE, TOKENPOOL, Missing, makeflags, tokenpool_take, wanted
 from .peers import left_out
 
 
@@ -231,13 +230,11 @@ def crate(after_try: bool) -> Callable[[Pool, Worker], object]:
 
 
 def tokenpool(place: Pool, worker: Worker) -> NoReturn:
-    """It does not wait by itself: where there is no token, its user has to."""
     with makeflags(place.auth):
         client, steps = wanted("gnumake_tokenpool").JobClient(), Steps(worker)
     while True:
         steps.before()
-        while (token := client.acquire()) is None:
-            select([place.read_fd], [], [])
+        token = tokenpool_take(client, place.read_fd)
         steps.held()
         client.release(token)
 
