@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from select import select
@@ -256,16 +256,18 @@ def tokenpool(address: str, stack: ExitStack) -> Loop:
     return loop
 
 
-def tokenpool_take(client: Any, read_fd: int) -> int:
+def tokenpool_take(client: Any, read_fd: int) -> Any:
     """It never waits by itself: where there is no token, its user has to.
 
     On a busy machine its timer of 0.1 s fires now and then before its read, and takes the descriptor away: a TypeError.
     """
     while True:
-        with suppress(TypeError):
+        try:
             token = client.acquire()
-            if token is not None:
-                return int(token)
+        except TypeError:
+            continue
+        if token is not None:
+            return token
         select([read_fd], [], [])
 
 
