@@ -59,14 +59,17 @@ def main() -> int:
     peers.install()
     environment = peers.environment()
     print("; ".join(f"{name} {text}" for name, text in environment.items()))
-    answers, failed = answer(options.questions or QUESTIONS)
-    if options.json is not None:
-        report = {"environment": environment, "quick": options.quick, "questions": answers}
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    report: dict[str, Any] = {"environment": environment, "quick": options.quick, "questions": []}
+    failed = False
+    for name in options.questions or QUESTIONS:
+        report["questions"].append(answer(name))
+        failed = failed or report["questions"][-1]["failed"]
+        if options.json is not None:  # each time: a run that is interrupted keeps what it has
+            options.json.write_text(json.dumps(report, indent=1) + "\n")
     if options.plots is not None:
         from .plots import draw
 
-        draw(answers, options.plots)
+        draw(report["questions"], options.plots)
     return 1 if failed else 0
 
 
@@ -85,21 +88,18 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def answer(questions: tuple[str, ...] | list[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The answers, and the questions that failed."""
-    answers, failed = [], []
-    for name in questions:
-        question = importlib.import_module(f".{name}", __package__)
-        start = time.monotonic()
-        rows: list[Row] = []
-        try:
-            rows = print_rows(question.TITLE, question.rows())
-        except Exception:
-            traceback.print_exc()
-            failed.append(name)
-        print(f"  ({name}: {time.monotonic() - start:.1f} s)", flush=True)
-        answers.append({"name": name, "title": question.TITLE, "rows": [row.as_json() for row in rows]})
-    return answers, failed
+def answer(name: str) -> dict[str, Any]:
+    """Asks one question; what it fails with is printed."""
+    question = importlib.import_module(f".{name}", __package__)
+    start, failed = time.monotonic(), False
+    rows: list[Row] = []
+    try:
+        print_rows(question.TITLE, question.rows(), rows)
+    except Exception:
+        traceback.print_exc()
+        failed = True
+    print(f"  ({name}: {time.monotonic() - start:.1f} s)", flush=True)
+    return {"name": name, "title": question.TITLE, "failed": failed, "rows": [row.as_json() for row in rows]}
 
 
 if __name__ == "__main__":

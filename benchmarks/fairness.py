@@ -41,8 +41,8 @@ def rows() -> Iterator[Row]:
         waits = [wait for shares in found for wait in shares.waits]
         spread = median(max(shares.had) / max(min(shares.had), 1) for shares in found)
         jain = median(sum(s.had) ** 2 / (len(s.had) * sum(count**2 for count in s.had)) for s in found)
-        note = f"Jain {jain:.3f}, longest wait {max(waits) / IDEAL:.1f} x the ideal of {IDEAL / 1e6:.0f} ms"
-        yield Row(name, spread, "", None, note, Times.of(waits))
+        note = f"Jain {jain:.3f}, longest wait {max(waits, default=0) / IDEAL:.1f} x the ideal of {IDEAL / 1e6:.0f} ms"
+        yield Row(name, spread, "", None, note, Times.of(waits) if len(waits) > 1 else None)
 
 
 def measure(way: Way) -> Shares:

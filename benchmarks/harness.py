@@ -102,6 +102,7 @@ def start(work: Step) -> int:
         work()
     except BaseException:
         traceback.print_exc()
+        os.kill(os.getppid(), signal.SIGINT)  # or it would wait for this process for ever
     os._exit(1)
 
 

@@ -20,7 +20,7 @@ TITLE = (
     "times from release to the next holder"
 )
 WAITERS = either((8, 64, 256), (8,))
-ROUNDS = either(3, 1)
+ROUNDS = either(2, 1)
 WINDOW = either(0.4, 0.1)  # seconds that are counted in each
 MOST = {"AsyncClient": 5.0, "JobserverExecutor": None}
 OURS_AT_MOST = 2.5

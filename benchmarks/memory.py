@@ -101,8 +101,8 @@ def a_token() -> float:
 
 
 def a_lease() -> float:
-    with Pool(2 * ALIVE) as pool:
-        return each(lambda: configured(pool), ALIVE)
+    with Pool(ALIVE) as pool:
+        return each(lambda: configured(pool), ALIVE // 5)
 
 
 def growth() -> dict[str, tuple[float, int]]:

@@ -245,18 +245,30 @@ def wanted(package: str) -> Any:
 
 
 def tokenpool(address: str, stack: ExitStack) -> Loop:
-    """It never waits by itself: where there is no token, its user has to."""
     with makeflags(address):
         client = wanted("gnumake_tokenpool").JobClient()
     read_fd, _ = descriptors(address, stack)
 
     def loop(pairs: int) -> None:
         for _ in range(pairs):
-            while (token := client.acquire()) is None:
-                select([read_fd], [], [])
-            client.release(token)
+            client.release(tokenpool_take(client, read_fd))
 
     return loop
+
+
+def tokenpool_take(client: Any, read_fd: int) -> Any:
+    """It never waits by itself: where there is no token, its user has to.
+
+    On a busy machine its timer of 0.1 s fires now and then before its read, and takes the descriptor away: a TypeError.
+    """
+    while True:
+        try:
+            token = client.acquire()
+        except TypeError:
+            continue
+        if token is not None:
+            return token
+        select([read_fd], [], [])
 
 
 def semaphore_loop(semaphore: Any) -> Loop:

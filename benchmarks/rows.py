@@ -75,11 +75,9 @@ def duration(nanoseconds: float) -> str:
     return f"{nanoseconds:.0f} ns".rjust(9)
 
 
-def print_rows(title: str, rows: Iterable[Row]) -> list[Row]:
-    """Prints one part of the table, each row as soon as it is there."""
+def print_rows(title: str, rows: Iterable[Row], printed: list[Row]) -> None:
+    """Prints one part of the table, each row as soon as it is there, and adds it to `printed`."""
     print(f"\n{title}\n{HEADER}", flush=True)
-    printed = []
     for row in rows:
         print(row, flush=True)
         printed.append(row)
-    return printed

@@ -13,7 +13,6 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from select import select
 from typing import Any, NoReturn, Protocol
 
 from jobserver_ffi import Acquired, Client, JobserverExecutor
@@ -22,7 +21,7 @@ from jobserver_ffi.aio import AsyncClient
 from . import native
 from .harness import Step, shared_memory
 from .native import Shared, Worker
-from .pairs import CRATE, TOKENPOOL, Missing, makeflags, wanted
+from .pairs import CRATE, TOKENPOOL, Missing, makeflags, tokenpool_take, wanted
 from .peers import left_out
 
 
@@ -231,13 +230,11 @@ def crate(after_try: bool) -> Callable[[Pool, Worker], object]:
 
 
 def tokenpool(place: Pool, worker: Worker) -> NoReturn:
-    """It does not wait by itself: where there is no token, its user has to."""
     with makeflags(place.auth):
         client, steps = wanted("gnumake_tokenpool").JobClient(), Steps(worker)
     while True:
         steps.before()
-        while (token := client.acquire()) is None:
-            select([place.read_fd], [], [])
+        token = tokenpool_take(client, place.read_fd)
         steps.held()
         client.release(token)
 
@@ -266,12 +263,12 @@ class Way:
     Args:
         wait: Takes tokens of a place one after the other, for ever, with the worker's steps around each.
         place: What is waited for, with so many tokens.
-        protocol: Whether that is a jobserver.
+        needs: Who must be on this machine, besides us: the crate, or a Python package.
     """
 
     wait: Callable[[Any, Worker], object]
     place: Callable[[int], Place] = Pool
-    protocol: bool = True
+    needs: str = ""
 
 
 LIMIT = "C: read (the limit)"
@@ -291,28 +288,29 @@ OURS = {
     "JobserverExecutor": Way(joined(executor)),
 }
 PEERS = {
-    f"{CRATE}: acquire": Way(crate(False)),
-    f"{CRATE}: acquire {AFTER_TRY}": Way(crate(True)),
-    f"{TOKENPOOL} and select": Way(tokenpool),
-    "not the protocol: multiprocessing.Semaphore": Way(semaphore, of_multiprocessing, protocol=False),
-    "not the protocol: posix_ipc.Semaphore": Way(semaphore, of_posix, protocol=False),
-    "one token only: filelock": Way(file_lock, Lock, protocol=False),
+    f"{CRATE}: acquire": Way(crate(False), needs=CRATE),
+    f"{CRATE}: acquire {AFTER_TRY}": Way(crate(True), needs=CRATE),
+    f"{TOKENPOOL} and select": Way(tokenpool, needs="gnumake_tokenpool"),
+    "not the protocol: multiprocessing.Semaphore": Way(semaphore, of_multiprocessing),
+    "not the protocol: posix_ipc.Semaphore": Way(semaphore, of_posix, needs="posix_ipc"),
+    "one token only: filelock": Way(file_lock, Lock, needs="filelock"),
 }
 
 
 def present() -> dict[str, Way]:
     """All who are on this machine; built and loaded here, so that no process has to do that after its fork."""
     native.limit(), native.core()
-    ways = {**LIMITS, **OURS, **PEERS}
-    if native.crate() is None:
-        ways = {name: way for name, way in ways.items() if not name.startswith(CRATE)}
-    for package, named in (("gnumake_tokenpool", "tokenpool"), ("posix_ipc", "posix_ipc"), ("filelock", "filelock")):
-        try:
-            wanted(package)
-        except Missing as error:
-            left_out(str(error))
-            ways = {name: way for name, way in ways.items() if named not in name}
-    return ways
+    return {name: way for name, way in {**LIMITS, **OURS, **PEERS}.items() if is_here(way.needs)}
+
+
+def is_here(needs: str) -> bool:
+    if needs == CRATE:
+        return native.crate() is not None
+    try:
+        return not needs or wanted(needs) is not None
+    except Missing as error:
+        left_out(str(error))
+        return False
 
 
 @contextmanager
