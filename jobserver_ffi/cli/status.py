@@ -79,8 +79,8 @@ def described(status: dict[str, Any]) -> str:
     ended = status["ended"]
     lines = [
         f"pool `{status['name']}` (process {status['process']}): {status['in_use']} of {status['limit']} slots in use, "
-        f"{status['queued']} waiting; before: {ended['leases']} builds, {ended['lost']} tokens lost and back, "
-        f"{ended['over_released']} too many"
+        f"{status['queued']} waiting; {ended['leases']} ended; tokens lost and back: {ended['lost']}, "
+        f"given back too often: {ended['over_released']}"
     ]
     if status["leases"]:
         rows = [[title for title, _ in _COLUMNS] + ["COMMAND"]]
