@@ -19,7 +19,8 @@ struct jobserver_batch {
 
 /* An empty batch for 1 to `maximum` tokens, the caller's until jobserver_batch_free. Null when memory is short or the client is foreign. */
 jobserver_batch *jobserver_batch_new(jobserver_client *client, int maximum) {
-    jobserver_batch *batch = maximum < 1 || !jobserver_client_is_ours(client) ? NULL : calloc(1, sizeof *batch + (size_t)maximum);
+    jobserver_batch *batch =
+        maximum < 1 || !jobserver_client_is_ours(client) ? NULL : calloc(1, sizeof *batch + (size_t)maximum);
     if (batch != NULL) {
         batch->maximum = (size_t)maximum;
         jobserver_entry_add(client, &batch->entry, JOBSERVER_ENTRY_BATCH);

@@ -89,7 +89,7 @@ int jobserver_client_open_semaphore(const char *name, jobserver_client **client)
 }
 
 /* Closes the channel of a client that nobody can use any more. Only the process that made a fifo removes it. */
-static void close_channel(jobserver_client *client) {
+JOBSERVER_APART static void close_channel(jobserver_client *client) {
     jobserver_channel *channel = client->channel;
     client->channel = NULL;
     if (channel != NULL) {

@@ -68,7 +68,7 @@ bool jobserver_entry_is_returning(struct jobserver_entry *entry) {
     return false;
 }
 
-int jobserver_client_pay(jobserver_client *client) {
+JOBSERVER_APART int jobserver_client_pay(jobserver_client *client) {
     struct jobserver_entry *paid = NULL;
     int error = 0;
     jobserver_lock();

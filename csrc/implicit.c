@@ -37,7 +37,7 @@ bool jobserver_implicit_take(void) {
 }
 
 /* Nobody is told in a process that exits: exit() holds the lock, and nobody may take the slot any more. */
-void jobserver_implicit_give_back(void) {
+JOBSERVER_APART void jobserver_implicit_give_back(void) {
     change(SLOT_TAKEN, SLOT_FREE);
     if (jobserver_process_exiting()) {
         return;

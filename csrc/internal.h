@@ -15,8 +15,10 @@
  */
 #if defined(__GNUC__)
 #define JOBSERVER_FLAT __attribute__((flatten))
+#define JOBSERVER_APART __attribute__((noinline, cold)) /* is not on that path */
 #else
 #define JOBSERVER_FLAT
+#define JOBSERVER_APART
 #endif
 
 /* Everything that keeps a client alive stands in the client's list of entries, under jobserver_lock. */

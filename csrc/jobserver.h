@@ -77,6 +77,7 @@ int64_t jobserver_token_acquire(jobserver_token *token, int64_t timeout);
 int64_t jobserver_token_acquire_implicit(jobserver_token *token);
 int jobserver_token_release(jobserver_token *token, int64_t serial);
 int jobserver_token_drop(jobserver_token *token, int64_t serial);
+int jobserver_token_byte(jobserver_token *token);
 
 /*
  * Waits for a token or for one of `count` other things: POSIX descriptors that become readable, Windows handles. Where a

@@ -68,12 +68,13 @@ static inline int jobserver_import(void) {
     }
     if (table->version != JOBSERVER_TABLE_VERSION || table->count < JOBSERVER_TABLE_COUNT) {
         int newer = table->version > JOBSERVER_TABLE_VERSION;
-        PyErr_Format(PyExc_ImportError,
-                     "this extension was built for version %d of jobserver-ffi's function table (%d functions), and the "
-                     "installed jobserver-ffi has version %d (%d functions): %s",
-                     JOBSERVER_TABLE_VERSION, JOBSERVER_TABLE_COUNT, table->version, table->count,
-                     newer ? "build the extension again with it, or install an older jobserver-ffi"
-                           : "install a newer jobserver-ffi, or build the extension again with this one");
+        PyErr_Format(
+            PyExc_ImportError,
+            "this extension was built for version %d of jobserver-ffi's function table (%d functions), and the "
+            "installed jobserver-ffi has version %d (%d functions): %s",
+            JOBSERVER_TABLE_VERSION, JOBSERVER_TABLE_COUNT, table->version, table->count,
+            newer ? "build the extension again with it, or install an older jobserver-ffi"
+                  : "install a newer jobserver-ffi, or build the extension again with this one");
         return -1;
     }
     jobserver = table;

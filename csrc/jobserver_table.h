@@ -74,7 +74,8 @@
     EACH(lease_end) \
     EACH(lease_wait) \
     EACH(lease_describe) \
-    EACH(adopt_orphans)
+    EACH(adopt_orphans) \
+    EACH(token_byte)
 /* clang-format on */
 
 #ifdef __cplusplus

@@ -124,7 +124,7 @@ static ssize_t without_waiting(long call, int descriptor, const struct iovec *bu
 }
 
 /* A pipe can be read without waiting whatever its flags say; a fifo only if it happens to be in that mode. */
-int jobserver_system_read_shared(int descriptor, unsigned char *bytes, size_t size) {
+__attribute__((noinline)) int jobserver_system_read_shared(int descriptor, unsigned char *bytes, size_t size) {
     struct iovec buffer = {.iov_base = bytes, .iov_len = size};
     ssize_t count = without_waiting(SYS_preadv2, descriptor, &buffer);
     if (count < 0 && refused()) {
@@ -136,7 +136,7 @@ int jobserver_system_read_shared(int descriptor, unsigned char *bytes, size_t si
     return count > 0 ? (int)count : count == 0 ? JOBSERVER_GONE : -errno;
 }
 
-int jobserver_system_write_shared(int descriptor, const unsigned char *bytes, size_t size) {
+__attribute__((noinline)) int jobserver_system_write_shared(int descriptor, const unsigned char *bytes, size_t size) {
     struct iovec buffer = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = size};
     ssize_t count = without_waiting(SYS_pwritev2, descriptor, &buffer);
     if (count < 0 && refused()) {

@@ -5,8 +5,8 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <stdatomic.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
 

@@ -6,8 +6,6 @@
 /* The table lives as long as the process does. */
 const struct jobserver_table *jobserver_functions(void) {
     static const struct jobserver_table table = {
-        .version = JOBSERVER_TABLE_VERSION,
-        .count = JOBSERVER_TABLE_COUNT,
-        JOBSERVER_FUNCTIONS(ENTRY)};
+        .version = JOBSERVER_TABLE_VERSION, .count = JOBSERVER_TABLE_COUNT, JOBSERVER_FUNCTIONS(ENTRY)};
     return &table;
 }

@@ -174,6 +174,13 @@ int jobserver_token_drop(jobserver_token *token, int64_t serial) {
     return byte;
 }
 
+/* The byte of the token that the cell holds; -ENOENT if it holds none, -EINVAL for the implicit slot, which has none. */
+int jobserver_token_byte(jobserver_token *token) {
+    bool held = atomic_load_explicit(&token->generation, memory_order_relaxed) == jobserver_generation() &&
+                (atomic_load(&token->state) & PHASE_MASK) == PHASE_HELD;
+    return !held ? -ENOENT : token->implicit ? -EINVAL : token->byte;
+}
+
 JOBSERVER_FLAT int jobserver_token_take(jobserver_token *token) {
     int64_t result = jobserver_token_acquire(token, -1);
     return result < 0 ? (int)result : 0;

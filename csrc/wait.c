@@ -40,7 +40,7 @@ static void wake_up(jobserver_client *client) {
     atomic_fetch_sub(&client->asleep, 1);
 }
 
-static int wait_for_token(jobserver_client *client, const struct jobserver_until *until) {
+JOBSERVER_APART static int wait_for_token(jobserver_client *client, const struct jobserver_until *until) {
     fall_asleep(client);
     int result = jobserver_channel_wait(client->channel, until);
     wake_up(client);
@@ -71,7 +71,7 @@ static void put_back(jobserver_channel *channel, const unsigned char *bytes, int
  * Here the token is taken asleep, and nothing but a token wakes a thread that is in here when the process exits: so
  * it puts it back, and exit() gives it a moment for that.
  */
-static int take_asleep(jobserver_client *client, unsigned char *bytes, size_t size) {
+JOBSERVER_APART static int take_asleep(jobserver_client *client, unsigned char *bytes, size_t size) {
     atomic_fetch_add(&client->taking_asleep, 1);
     fall_asleep(client);
     int result = jobserver_channel_take_sleeping(client->channel, bytes, size);
@@ -95,7 +95,7 @@ static int take_now(jobserver_client *client, unsigned char *bytes, size_t size,
 }
 
 /* A token that does not go in again is stranded: the client's next call tells. */
-static void pass_wake_up_on(jobserver_client *client) {
+JOBSERVER_APART static void pass_wake_up_on(jobserver_client *client) {
     unsigned char byte;
     int result = jobserver_pass_wake_up_on(client->channel, &byte);
     if (result < 0) {

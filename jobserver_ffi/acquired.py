@@ -58,6 +58,14 @@ class Acquired:
         """
         self.__exit__(None, None, None)
 
+    @property
+    def byte(self) -> int | None:
+        """The token's byte, 0 to 255; None for the implicit slot, which is no token, and after the release."""
+        for cell in self._held:
+            byte = lib.jobserver_token_byte(cell)
+            return byte if byte >= 0 else None
+        return None
+
     def drop_without_releasing(self) -> int:
         """Keeps the token out and forgets it: from now on it is a raw one, for `Client.release_raw`.
 

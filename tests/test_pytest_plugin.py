@@ -1,0 +1,223 @@
+"""The plugin in real runs of pytest and pytest-xdist, under real makes; every token must come back, whatever happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobserver_ffi import Client
+
+from .command import Lines, Running
+from .conftest import TokenPipe
+from .overlap import FOR_MAKE, MAKE_SERVERS, JobCounter, captured, command_line, server_command
+
+pytest.importorskip("xdist")
+pytestmark = pytest.mark.needs("sh", "pipe")
+
+NewPipe = Callable[[bytes], TokenPipe]
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "jobserver_ffi.pytest", "-p", "xdist.plugin", "--rootdir=."]
+GUARD = 240
+
+# Each test is one job of a JobCounter; the command is in the environment. xdist hands tests out in advance, so that the
+# last ones may lie with fewer workers than there are slots: it is enough that these are full once.
+JOBS = """
+import os, subprocess, pytest
+@pytest.mark.parametrize("number", range(8))
+def test_job(number):
+    subprocess.run(os.environ["JOB"], shell=True, check=True)
+"""
+
+TELL = """
+import os, pytest
+@pytest.mark.parametrize("number", range(6))
+def test_token(number, jobserver_token):
+    with open("told", "a") as told:
+        print(jobserver_token, file=told)
+"""
+
+
+def suite(directory: Path, text: str) -> Path:
+    (directory / "test_suite.py").write_text(text)
+    return directory
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Ours without what pytest and xdist put there for themselves, and without the plugins that these runs do not need."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return {**ours, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **more}
+
+
+def run_pytest(*words: str, cwd: Path, **popen_kwargs: Any) -> subprocess.CompletedProcess[str]:
+    kwargs = captured({"cwd": cwd, "env": environment(), **popen_kwargs})
+    return subprocess.run([*PYTEST, *words], check=False, timeout=GUARD, **kwargs)
+
+
+def under(pipe: TokenPipe, **more: str) -> dict[str, Any]:
+    """Arguments for a child that inherits the pipe, as in a recipe of make."""
+    return {"env": environment(**pipe.environ, **more), "pass_fds": (pipe.read_fd, pipe.write_fd)}
+
+
+def told(directory: Path) -> list[str]:
+    return (directory / "told").read_text().split()
+
+
+@pytest.mark.parametrize("server", MAKE_SERVERS)
+def test_workers_under_make_are_as_many_as_its_slots(server: str, tmp_path: Path) -> None:
+    """Four workers and make -j3: two tokens, and the slot that the recipe runs on."""
+    command = command_line([*PYTEST, "-n", "4", "--color=no"])
+    (suite(tmp_path, JOBS) / "Makefile").write_text(f"all:\n\t+{command}\n")
+    with JobCounter(8, 3, lambda: 0, once=True) as counter:
+        make = [*server_command(server)[1], "-j3"]
+        done = subprocess.run(
+            make, cwd=tmp_path, check=False, timeout=GUARD, **captured({"env": environment(JOB=counter.command)})
+        )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "8 passed" in done.stdout
+    counter.check()
+
+
+@pytest.mark.parametrize("style", ["pipe", "fifo"])
+def test_no_token_is_free_while_tests_wait_and_all_are_at_the_end(style: str, tmp_path: Path) -> None:
+    with Client(3, style=style) as client, client.acquire(), JobCounter(8, 3, client.available, once=True) as counter:
+        more = client.configure(env=environment(JOB=counter.command), cwd=suite(tmp_path, JOBS), **FOR_MAKE)
+        done = subprocess.run([*PYTEST, "-n", "4"], check=False, timeout=GUARD, **captured(more))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert client.available() == 2
+    counter.check()
+
+
+def test_two_runs_share_the_slots(tmp_path: Path) -> None:
+    recipes = "".join(f"{name}:\n\t+{command_line([*PYTEST, '-n', '2'])}\n" for name in ("one", "two"))
+    (suite(tmp_path, JOBS) / "Makefile").write_text(f"all: one two\n{recipes}")
+    with JobCounter(16, 3, lambda: 0, once=True) as counter:
+        make = [*server_command("4.4.1 pipe")[1], "-j3"]
+        env = environment(JOB=counter.command)
+        done = subprocess.run(make, cwd=tmp_path, check=False, timeout=GUARD, **captured({"env": env}))
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    counter.check()
+
+
+def test_one_process_runs_on_the_implicit_slot(tmp_path: Path, whole: NewPipe) -> None:
+    done = run_pytest("-v", cwd=suite(tmp_path, TELL), **under(whole(b"")))
+    assert done.returncode == 0, done.stdout
+    assert told(tmp_path) == ["None"] * 6
+
+
+def test_the_fixture_gives_the_byte(tmp_path: Path, whole: NewPipe) -> None:
+    done = run_pytest("-n", "3", cwd=suite(tmp_path, TELL), **under(whole(b"xy")))
+    assert done.returncode == 0, done.stdout
+    assert len(told(tmp_path)) == 6
+    assert set(told(tmp_path)) <= {"None", str(ord("x")), str(ord("y"))}
+
+
+def test_two_workers_do_not_both_run_on_the_implicit_slot(tmp_path: Path, whole: NewPipe) -> None:
+    """Each of two tests waits for the other, so one has the token and one the slot of the process."""
+    text = """
+import os, pytest
+@pytest.mark.parametrize("mine, other", [("a", "b"), ("b", "a")])
+def test_token(mine, other, jobserver_token):
+    with open(mine + ".told", "w") as told:
+        print(jobserver_token, file=told)
+    while not os.path.exists(other + ".told"):
+        os.sched_yield()
+"""
+    done = run_pytest("-n", "2", cwd=suite(tmp_path, text), **under(whole(b"x")))
+    assert done.returncode == 0, done.stdout
+    assert {(tmp_path / f"{name}.told").read_text().strip() for name in "ab"} == {"None", str(ord("x"))}
+
+
+def test_without_a_jobserver_tests_run_without_slots(tmp_path: Path) -> None:
+    done = run_pytest("-n", "2", cwd=suite(tmp_path, TELL))
+    assert done.returncode == 0, done.stdout
+    assert told(tmp_path) == ["None"] * 6
+
+
+def test_a_jobserver_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
+    done = run_pytest(cwd=suite(tmp_path, TELL), env=environment(MAKEFLAGS="-j2 --jobserver-auth=60,61"))
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "descriptor 60 is closed in this process: mark the recipe line with `+`" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["variable", "option, one process"])
+def test_a_fifo_that_is_named(how: str, tmp_path: Path) -> None:
+    path = tmp_path / "with a blank"
+    with Client(1, style="fifo", path=path):
+        words = [] if how == "variable" else ["--jobserver", str(path)]
+        words += ["-n", "2"] if how != "option, one process" else []
+        env = environment(**({"PYTEST_JOBSERVER": str(path)} if how == "variable" else {}))
+        done = run_pytest(*words, cwd=suite(tmp_path, TELL), env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(told(tmp_path)) <= {"None", str(ord("+"))}
+
+
+def test_a_fifo_that_is_not_there(tmp_path: Path) -> None:
+    done = run_pytest("--jobserver", str(tmp_path / "gone"), cwd=suite(tmp_path, TELL))
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "gone' cannot be opened (No such file or directory)" in done.stderr
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "3"]])
+def test_a_run_that_stops_at_the_first_failure(workers: list[str], tmp_path: Path, whole: NewPipe) -> None:
+    """The pool is checked byte by byte when this is over, as after each test here."""
+    text = "import pytest\n@pytest.mark.parametrize('n', range(9))\ndef test_it(n):\n    assert n != 4\n"
+    done = run_pytest("-x", *workers, cwd=suite(tmp_path, text), **under(whole(b"pqr")))
+    assert done.returncode in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED), done.stdout
+    assert "assert 4 != 4" in done.stdout
+
+
+def test_a_worker_that_crashes(tmp_path: Path, whole: NewPipe) -> None:
+    """Its slot, the implicit one too, comes back: the pool is checked byte by byte when this is over."""
+    text = """
+import os, pytest
+@pytest.mark.parametrize("number", range(9))
+def test_it(number):
+    if number == 1:
+        os._exit(3)
+    if number == 4:
+        os.kill(os.getpid(), 9)
+"""
+    done = run_pytest("-n", "3", cwd=suite(tmp_path, text), **under(whole(b"pq")))
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout
+    assert "2 failed, 7 passed" in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "3"]])
+def test_control_c(workers: list[str], tmp_path: Path, whole: NewPipe) -> None:
+    """In the middle of tests that hold every slot."""
+    text = """
+import os, signal, pytest
+@pytest.mark.parametrize("number", range(9))
+def test_it(number):
+    os.write(os.open("told", os.O_WRONLY), b"running\\n")
+    signal.pause()
+"""
+    os.mkfifo(suite(tmp_path, text) / "told")
+    descriptor = os.open(tmp_path / "told", os.O_RDWR)
+    pipe = whole(b"pq")
+    kwargs = under(pipe)
+    try:
+        with Running([*PYTEST, *workers], cwd=tmp_path, **kwargs) as running:
+            lines = Lines(descriptor)
+            for _ in range(3 if workers else 1):
+                assert lines.next() == "running"
+            os.killpg(running.pid, signal.SIGINT)
+            done = running.finish()
+    finally:
+        os.close(descriptor)
+    assert done.returncode == pytest.ExitCode.INTERRUPTED, done.stdout
+    assert pipe.content() == b"pq"
+
+
+def test_the_socket_of_the_workers_is_removed(tmp_path: Path, whole: NewPipe) -> None:
+    place = tmp_path / "tmp"
+    place.mkdir()
+    done = run_pytest("-n", "2", cwd=suite(tmp_path, TELL), **under(whole(b"x"), TMPDIR=str(place)))
+    assert done.returncode == 0, done.stdout
+    assert not list(place.glob("jobserver-pytest-*"))
