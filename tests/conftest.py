@@ -16,13 +16,16 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 import jobserver_ffi.client
 from jobserver_ffi import Client
 from jobserver_ffi.create import STYLES
+
+if TYPE_CHECKING:
+    from .building import Environment
 
 # What a test may name in its mark `needs`: so it is skipped where the system has no such thing, whatever its name.
 CAPABILITIES = {
@@ -231,3 +234,11 @@ def ninja() -> Tool:
 def cargo() -> Tool:
     path = shutil.which("cargo", path=PATH)
     return Tool(path, version_of(path)) if path else missing("cargo")
+
+
+@pytest.fixture(scope="session")
+def building(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """A fresh virtual environment with what builds extensions."""
+    from .building import new_environment
+
+    return new_environment(tmp_path_factory.mktemp("building") / "venv", "cffi", "cython", "pybind11", "wheel")
