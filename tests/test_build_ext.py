@@ -91,7 +91,7 @@ def test_one_at_a_time_where_the_jobserver_cannot_be_used(
     project = Project(tmp_path, building, 3)
     flags = {"MAKEFLAGS": f" -j8 --jobserver-auth={auth}"}
     with JobCounter(3, 1, lambda: 0) as counter:
-        done = built(project.build(**flags, **project.counted(counter)))
+        done = built(project.build(None, **flags, **project.counted(counter)))
     counter.check()
     assert "building 1 at a time, without the jobserver around this" in done.stdout + done.stderr
     assert reason in done.stdout + done.stderr
@@ -203,7 +203,7 @@ def test_first_error_stops_the_rest(building: Environment, tmp_path: Path, how: 
     # The error is the last thing, and what the serial command says.
     project.setup(SERIAL, project.extensions[1].replace("unit_two_0.c", "unit_two_1.c"))
     (tmp_path / "pids").write_text("1\n2\n")
-    serial = project.build(**project.compiler(SLEEPS.format(fails="unit_two_1.c", how=how)))
+    serial = project.build(None, **project.compiler(SLEEPS.format(fails="unit_two_1.c", how=how)))
     assert done.stderr == serial.stderr
     assert message in done.stderr or "non-zero exit status" in done.stderr or "died with" in done.stderr
     assert "Traceback" not in done.stderr
