@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import psutil
 import pytest
@@ -25,6 +25,8 @@ import jobserver_ffi.client
 from jobserver_ffi import Client
 from jobserver_ffi.create import STYLES
 
+if TYPE_CHECKING:
+    from .building import Environment
 
 def open_descriptors() -> int:
     """How many descriptors this process has open, on Windows handles; 0 where the system does not tell (Wine)."""
@@ -246,3 +248,11 @@ def ninja() -> Tool:
 def cargo() -> Tool:
     path = shutil.which("cargo", path=PATH)
     return Tool(path, version_of(path)) if path else missing("cargo")
+
+
+@pytest.fixture(scope="session")
+def building(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """A fresh virtual environment with what builds extensions."""
+    from .building import new_environment
+
+    return new_environment(tmp_path_factory.mktemp("building") / "venv", "cffi", "cython", "pybind11", "wheel")

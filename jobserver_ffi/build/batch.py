@@ -53,6 +53,11 @@ class Batch:
         except BaseException as error:
             self.fail(error)
 
+    def one_is_done(self) -> None:
+        """Keeps account of a call that was made, and whose slot was given back."""
+        with self._lock:
+            self.left -= 1
+
     def fail(self, error: BaseException) -> None:
         """Keeps the first error and stops the rest."""
         with self._lock:

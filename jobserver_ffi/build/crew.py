@@ -152,10 +152,14 @@ class Crew:
     def _next(self) -> Job | Batch | None:
         """What would run on the next slot: the turn of a job, or a call of a batch. Earlier jobs first, new ones last.
 
-        So what was begun is finished first, as it would be one after the other.
+        So what was begun is finished first, as it would be one after the other. When a call has failed nothing starts
+        until its job has said whether it can do without.
         """
         if self._most is not None and self._running >= self._most:
             return None
+        failed = [(job, job.batch) for job in self._parked if job.batch is not None and job.batch.error is not None]
+        if failed:
+            return next((job for job, batch in failed if not self._turn_taken and not batch.left), None)
         for job in self._parked:
             assert job.batch is not None, "it is parked for its batch"
             if job.batch.waiting:
@@ -197,8 +201,8 @@ class Crew:
             slot.release()
         except BaseException as error:
             batch.fail(error)
+        batch.one_is_done()
         with self._lock:
-            batch.left -= 1
             self._running -= 1
         self._changed.set()
 
