@@ -56,6 +56,7 @@ struct jobserver_demand {
     bool moving;  /* some lease is hungry */
     bool leases;  /* there are some that have started, or wait for that */
     int unused;   /* slots that nobody uses */
+    int room;     /* how many the hungry leases may be offered in all */
     int spare;    /* those among them that no hungry lease is offered */
 };
 

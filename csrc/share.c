@@ -9,6 +9,9 @@
  */
 #include "broker.h"
 
+/* No pool has so many slots. */
+#define MOST_ROOM 1000000000
+
 static int64_t earlier(int64_t one, int64_t other) {
     return one < 0 || (other >= 0 && other < one) ? other : one;
 }
@@ -20,7 +23,7 @@ static bool takes_part(const jobserver_lease *lease) {
 /* How many more it may be offered, by its own limit. */
 static int room_of(const jobserver_lease *lease) {
     if (lease->terms.maximum == 0) {
-        return INT32_MAX;
+        return MOST_ROOM;
     }
     int room = lease->terms.maximum - jobserver_lease_slots(lease) - lease->wanted;
     return room > 0 ? room : 0;
@@ -231,10 +234,16 @@ static bool reserve(struct round *round) {
 /* Once the hungry have theirs: what the source of the slots is needed for. */
 static void note_demand(struct round *round) {
     int count;
-    round->demand.moving = round->any_hungry;
+    round->demand.moving = round->any_hungry || round->queue_waits;
     round->demand.wanting = round->queue_waits || first_of(round, OF_THE_HUNGRY, &count) != NULL;
-    round->demand.leases = round->broker->started != NULL || first_in_queue(round->broker) != NULL;
+    const jobserver_lease *queued = first_in_queue(round->broker);
+    round->demand.leases = round->broker->started != NULL || queued != NULL;
+    round->demand.room = queued == NULL ? 0 : room_of(queued);
     round->demand.spare = round->left > 0 ? round->left : 0;
+    for (const jobserver_lease *lease = round->broker->started; lease != NULL; lease = lease->next) {
+        int room = takes_part(lease) && lease->hungry ? room_of(lease) + lease->wanted : 0;
+        round->demand.room += room < MOST_ROOM - round->demand.room ? room : MOST_ROOM - round->demand.room;
+    }
 }
 
 /* Decides once who is to have what. */
