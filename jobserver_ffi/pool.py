@@ -113,8 +113,8 @@ class Pool:
                 compilers and what is started next are never more than the slots. None: for ever; 0: not at all.
 
         Raises:
-            ValueError: The minimum is more than the pool has (with an outer jobserver: more than 1, since slots that are
-                set aside there might wait for each other for ever), or more than the maximum …
+            ValueError: The minimum is more than the pool has (with an outer jobserver: more than 1, since slots set
+                aside there might wait for each other for ever), or more than the maximum …
             PoolClosed: The pool was closed.
         """
         if self._closed:
