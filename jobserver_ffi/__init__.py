@@ -25,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .environment import FromEnv, FromEnvError, FromEnvErrorKind
     from .executor import JobserverExecutor
+    from .gates import GateStatus, MaxLoad, MaxPressure, MinMemory
     from .helper import HelperThread
     from .lease import Lease, LeaseReport
     from .pool import Pool, PoolStatus
@@ -39,6 +40,7 @@ __all__ = [
     "FromEnv",
     "FromEnvError",
     "FromEnvErrorKind",
+    "GateStatus",
     "HelperClosed",
     "HelperThread",
     "JobserverError",
@@ -46,6 +48,9 @@ __all__ = [
     "Lease",
     "LeaseBusy",
     "LeaseReport",
+    "MaxLoad",
+    "MaxPressure",
+    "MinMemory",
     "OverRelease",
     "Pool",
     "PoolClosed",
@@ -60,10 +65,14 @@ _ON_FIRST_USE = {
     "FromEnv": ".environment",
     "FromEnvError": ".environment",
     "FromEnvErrorKind": ".environment",
+    "GateStatus": ".gates",
     "HelperThread": ".helper",
     "JobserverExecutor": ".executor",
     "Lease": ".lease",
     "LeaseReport": ".lease",
+    "MaxLoad": ".gates",
+    "MaxPressure": ".gates",
+    "MinMemory": ".gates",
     "Pool": ".pool",
     "PoolStatus": ".pool",
 }

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ sys.stdin.readline()
 """
 
 
-def hold(tokens: int) -> dict[str, object]:
+def hold(tokens: int) -> dict[str, Any]:
     return {"args": [*program(HOLDER), str(tokens)], "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
 
 
