@@ -5,6 +5,9 @@
  * Each token is in a cell, so it goes back under its own byte whatever ends the bridge. The outer jobserver's other
  * clients must get their share although a busy lease takes again at once what it gives back: so as long as the outer
  * pool is dry one token is passed on now and then, and this process waits for the next one like everybody else.
+ *
+ * While leases take tokens they are offered in advance what there is, but for one token: if others take that one the
+ * pool is dry, and they get more. For ninja does not wait for tokens: it takes what lies there when it looks.
  */
 #include "broker.h"
 
@@ -18,6 +21,15 @@
 #define LONGEST_PAUSE_MOVING (320 * MILLISECOND)
 #define LONGEST_PAUSE (1000 * MILLISECOND)
 
+/* So many may lie in the reach of busy leases although the outer pool is dry then. */
+#define FEW_IN_ADVANCE 2
+
+/* For what was taken in advance there is more time than for what others are known to wait for. */
+#define PAUSE_AFTER_ADVANCE (50 * MILLISECOND)
+
+/* Leases that have taken nothing for so long are not busy; the broker thinks so sooner, for it can offer again. */
+#define BUSY_FOR (100 * MILLISECOND)
+
 /* Others who wait for what is passed on come first. */
 #define BEFORE_RETAKING (2 * MILLISECOND)
 
@@ -29,7 +41,8 @@ struct bridge {
     int room;
     jobserver_token *own; /* the cell for the implicit slot */
     bool has_own;
-    bool passed_on; /* a token, and it is not known yet whether anybody wanted it */
+    bool passed_on;  /* a token, and it is not known yet whether anybody wanted it */
+    int64_t rest_at; /* when leases that are busy no more shall count as idle; or 0 */
     int64_t pause;
     int64_t look_at;
     int64_t take_at;
@@ -55,8 +68,10 @@ static jobserver_token *free_cell(struct bridge *bridge) {
     return bridge->cells[bridge->held];
 }
 
-static bool is_dry(struct bridge *bridge) {
-    return jobserver_client_available(bridge->client) <= 0;
+/* How many tokens are in the outer pool; none where that cannot be known. */
+static int left_outside(struct bridge *bridge) {
+    int left = jobserver_client_available(bridge->client);
+    return left > 0 ? left : 0;
 }
 
 /* Gives one slot back: the implicit one last. 0, or an error with which it is still held. */
@@ -93,7 +108,7 @@ static void look_again(struct bridge *bridge, int64_t now, int64_t pause) {
 
 /* Nobody is busy: all that is spare goes back. One may lie in the reach of the leases while the outer pool has more. */
 static int put_down(struct bridge *bridge, const struct jobserver_demand *demand, int64_t now) {
-    int kept = demand->leases && !is_dry(bridge) ? 1 : 0;
+    int kept = demand->leases && left_outside(bridge) > 0 ? 1 : 0;
     int result = demand->spare > kept ? give_back(bridge, demand->spare - kept) : 0;
     jobserver_source_tolerate(&bridge->source, kept);
     if (now >= bridge->look_at) {
@@ -102,16 +117,15 @@ static int put_down(struct bridge *bridge, const struct jobserver_demand *demand
     return result;
 }
 
-/* Leases are busy: one of the tokens that they could take goes to whoever else waits for it. */
+/* Leases are busy: if the outer pool is dry, one of the tokens in their reach goes to whoever else waits for it. */
 static int pass_on(struct bridge *bridge, const struct jobserver_demand *demand, int64_t now) {
-    bool dry = is_dry(bridge);
+    bool dry = left_outside(bridge) == 0;
     bool was_wanted = bridge->passed_on && dry;
+    bool many = dry && demand->unused > FEW_IN_ADVANCE;
+    int64_t pause = was_wanted || many ? SHORTEST_PAUSE : 2 * bridge->pause;
     bridge->passed_on = false;
-    look_again(bridge, now, was_wanted || demand->spare > 1 ? SHORTEST_PAUSE : 2 * bridge->pause);
-    if (bridge->pause > LONGEST_PAUSE_MOVING) {
-        look_again(bridge, now, LONGEST_PAUSE_MOVING);
-    }
-    if (!dry && demand->spare <= 1) {
+    look_again(bridge, now, pause < LONGEST_PAUSE_MOVING ? pause : LONGEST_PAUSE_MOVING);
+    if (!dry) {
         return 0;
     }
     int result = give_back(bridge, 1);
@@ -119,70 +133,125 @@ static int pass_on(struct bridge *bridge, const struct jobserver_demand *demand,
     return result;
 }
 
-/* The time to end a sleep at: that of the next look, if there is anything to give back then. -1 for none. */
-static int64_t next_look(const struct bridge *bridge, const struct jobserver_demand *demand) {
-    bool takeable = demand->moving ? demand->unused > 0 : demand->spare > 0;
-    return takeable && demand->leases ? bridge->look_at : -1;
+/* The time to end a sleep at, since there may be something to give back then. -1 for none. */
+static int64_t next_look(const struct bridge *bridge, const struct jobserver_demand *demand, int64_t now) {
+    if (!demand->leases || demand->unused == 0) {
+        return -1;
+    }
+    if (!demand->moving && now >= bridge->rest_at) {
+        return demand->spare > 0 ? bridge->look_at : -1;
+    }
+    return !demand->moving && bridge->rest_at < bridge->look_at ? bridge->rest_at : bridge->look_at;
 }
 
-/* Takes a token that is there, or waits for one, like any client, until there is something else to do. */
-static int take_token(struct bridge *bridge, const struct jobserver_demand *demand) {
+/* Takes a token until the time (0: only if one is there). 1, 0 if there was something else, or an error. */
+static int take_token(struct bridge *bridge, int64_t timeout) {
     jobserver_token *cell = free_cell(bridge);
     if (cell == NULL) {
         return -ENOMEM;
     }
-    int64_t serial = jobserver_token_acquire(cell, 0);
-    if (serial == -EAGAIN) {
-        int64_t now = jobserver_now();
-        if (bridge->passed_on) {
-            bridge->passed_on = false;
-            look_again(bridge, now, SHORTEST_PAUSE);
-        }
-        int64_t end = next_look(bridge, demand);
-        int64_t timeout = end < 0 ? -1 : end > now ? end - now : 0;
-        intptr_t rung = jobserver_event_waitable(bridge->source.event);
-        serial = jobserver_token_acquire_or(cell, timeout, &rung, 1);
-    }
-    if (serial > 0) {
-        bridge->passed_on = false;
-        bridge->held++;
-        jobserver_source_grant(&bridge->source, 1);
-    }
+    intptr_t rung = jobserver_event_waitable(bridge->source.event);
+    int64_t serial = jobserver_token_acquire_or(cell, timeout, &rung, 1);
+    bridge->held += serial > 0;
     bool nothing = serial == -EAGAIN || serial == -ETIMEDOUT || serial == -EINTR || serial == JOBSERVER_READY;
-    return serial > 0 || nothing ? 0 : (int)serial;
+    return serial > 0 ? 1 : nothing ? 0 : (int)serial;
 }
 
-static int take(struct bridge *bridge, const struct jobserver_demand *demand) {
+/* Takes what is wanted at once, if it is there: the process's own slot first. 1, 0 or an error. */
+static int take_wanted(struct bridge *bridge) {
     if (!bridge->has_own && jobserver_token_acquire_implicit(bridge->own) > 0) {
         bridge->has_own = true;
-        jobserver_source_grant(&bridge->source, 1);
-        return 0;
+        return 1;
     }
-    return take_token(bridge, demand);
+    return take_token(bridge, 0);
+}
+
+/* Takes what is there and busy leases may be offered, beyond so many. How many in all, or an error. */
+static int take_in_advance(struct bridge *bridge, const struct jobserver_demand *demand, int taken) {
+    int outside = left_outside(bridge);
+    int result = 1;
+    while (result > 0 && demand->unused + taken < demand->room &&
+           (outside > 1 || (outside == 1 && demand->unused + taken < FEW_IN_ADVANCE))) {
+        result = take_token(bridge, 0);
+        taken += result > 0;
+        outside--;
+    }
+    return result < 0 ? result : taken;
+}
+
+/*
+ * Takes what is there. It is granted together, since a process that gets its slot may look for tokens at once. How
+ * many, or an error.
+ */
+static int take_what_is_there(struct bridge *bridge, const struct jobserver_demand *demand, int64_t now) {
+    int held = bridge->held + bridge->has_own;
+    int result = demand->wanting ? take_wanted(bridge) : 0;
+    if (result >= 0 && demand->moving) {
+        result = take_in_advance(bridge, demand, result);
+    }
+    int taken = bridge->held + bridge->has_own - held;
+    if (taken > 0) {
+        jobserver_source_grant(&bridge->source, taken);
+        if (!bridge->passed_on && demand->unused + taken > 1) {
+            look_again(bridge, now, PAUSE_AFTER_ADVANCE);
+        }
+        bridge->passed_on = false;
+    }
+    return result;
+}
+
+/* Waits for the next token, as any client does, until there is something else to do. Whether it came, or an error. */
+static int wait_for_token(struct bridge *bridge, const struct jobserver_demand *demand, int64_t now) {
+    if (bridge->passed_on) {
+        bridge->passed_on = false;
+        look_again(bridge, now, SHORTEST_PAUSE);
+    }
+    int64_t end = next_look(bridge, demand, now);
+    int result = take_token(bridge, end < 0 ? -1 : end > now ? end - now : 0);
+    if (result > 0) {
+        jobserver_source_grant(&bridge->source, 1);
+    }
+    return result;
+}
+
+/* Whether leases are busy, or were a moment ago. */
+static bool is_busy(struct bridge *bridge, const struct jobserver_demand *demand, int64_t now) {
+    if (demand->moving || !demand->leases) {
+        bridge->rest_at = 0;
+    } else if (bridge->rest_at == 0) {
+        bridge->rest_at = now + BUSY_FOR;
+    }
+    return demand->moving || now < bridge->rest_at;
+}
+
+/* Gives back what is due. How many, or an error. */
+static int give_what_is_due(struct bridge *bridge, const struct jobserver_demand *demand, int64_t now) {
+    if (!is_busy(bridge, demand, now)) {
+        return demand->spare > 0 ? put_down(bridge, demand, now) : 0;
+    }
+    return demand->unused > 0 && now >= bridge->look_at ? pass_on(bridge, demand, now) : 0;
 }
 
 /* Does what there is to do, or sleeps until there is. 0, or why the outer jobserver cannot be used any more. */
 static int serve_once(struct bridge *bridge, const struct jobserver_demand *demand) {
     int64_t now = jobserver_now();
-    int result = 0;
-    if (!demand->moving && demand->spare > 0) {
-        result = put_down(bridge, demand, now);
-    } else if (demand->moving && demand->unused > 0 && now >= bridge->look_at) {
-        result = pass_on(bridge, demand, now);
+    bool taking = demand->wanting || demand->moving;
+    int result = give_what_is_due(bridge, demand, now);
+    if (result == 0 && taking && now >= bridge->take_at) {
+        result = take_what_is_there(bridge, demand, now);
     }
-    if (result < 0) {
-        return result;
+    if (result != 0) {
+        return result < 0 ? result : 0;
     }
     if (demand->wanting && now >= bridge->take_at) {
-        return take(bridge, demand);
+        result = wait_for_token(bridge, demand, now);
+        return result < 0 ? result : 0;
     }
-    int64_t end = next_look(bridge, demand);
-    if (demand->wanting && (end < 0 || bridge->take_at < end)) {
+    int64_t end = next_look(bridge, demand, now);
+    if (taking && bridge->take_at > now && (end < 0 || bridge->take_at < end)) {
         end = bridge->take_at;
     }
-    if (result == 0) {
-        jobserver_event_wait_until(bridge->source.event, end);
-    }
+    jobserver_event_wait_until(bridge->source.event, end);
     return 0;
 }
 

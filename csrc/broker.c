@@ -2,6 +2,7 @@
 #include "broker.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 
 void jobserver_broker_keep(jobserver_broker *broker) {
@@ -49,6 +50,7 @@ int jobserver_broker_create(const char *directory, int limit, jobserver_broker *
         return -ENOMEM;
     }
     broker->limit = limit;
+    broker->allowed = INT_MAX;
     broker->references = 1;
     broker->changes = (struct jobserver_bell){{-1, -1}};
     int result = jobserver_lease_directory_open(directory, &broker->directory);
@@ -142,6 +144,9 @@ int jobserver_broker_serve(jobserver_broker *broker) {
         int64_t deadline = jobserver_share(broker, jobserver_now());
         bool busy = broker->busy;
         broker->busy = false;
+        if (busy) {
+            jobserver_gate_ring(broker);
+        }
         jobserver_unlock();
         jobserver_news_wait(broker->news, deadline, busy);
         jobserver_lock();
@@ -161,6 +166,9 @@ void jobserver_broker_stop(jobserver_broker *broker) {
         jobserver_news_wake(broker->news);
         if (broker->source != NULL) {
             jobserver_event_set(broker->source->event);
+        }
+        if (broker->gatekeeper != NULL) {
+            jobserver_event_set(broker->gatekeeper);
         }
         end_waits(broker);
     }
@@ -198,6 +206,7 @@ int jobserver_broker_describe(jobserver_broker *broker, jobserver_broker_report 
         jobserver_lease_refresh(lease, now);
         report->in_use += jobserver_lease_slots(lease);
     }
+    report->held_back = broker->held_back;
     for (const jobserver_lease *lease = broker->waiting; lease != NULL; lease = lease->next) {
         report->queued += lease->state == JOBSERVER_LEASE_QUEUED;
     }

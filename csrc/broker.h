@@ -31,8 +31,9 @@ struct jobserver_lease {
     int64_t ticket;     /* its place in the queue */
     int64_t queued_at;
     int64_t orphans_until;
-    bool claimed; /* who waited for its start knows that it has started */
-    bool moved;   /* its pipes are to be looked at */
+    bool claimed;          /* who waited for its start knows that it has started */
+    bool gatekeeper_waits; /* until something moves */
+    bool moved;            /* since the gatekeeper looked */
     struct jobserver_lease_waiter *waiters;
 
     /* hunger.c's: how it uses what it is offered. */
@@ -56,6 +57,7 @@ struct jobserver_demand {
     bool moving;  /* some lease is hungry */
     bool leases;  /* there are some that have started, or wait for that */
     int unused;   /* slots that nobody uses */
+    int room;     /* how many the hungry leases may be offered in all */
     int spare;    /* those among them that no hungry lease is offered */
 };
 
@@ -78,8 +80,13 @@ struct jobserver_broker {
     jobserver_lease *started;        /* lists of leases that have not ended */
     jobserver_lease *waiting;
     int limit;
-    int out;     /* slots that are given away: the sum of `given` and `own` of all leases */
-    int failure; /* why no slots come any more, or 0 */
+    int out;                     /* slots that are given away: the sum of `given` and `own` of all leases */
+    int allowed;                 /* slots that gates let be in use at most, but for what is set aside */
+    int held_back;               /* free slots that are not offered for that */
+    jobserver_event *gatekeeper; /* the event of who looks after the machine, or null */
+    bool gatekeeper_waits;       /* until something moves */
+    bool moved;                  /* since the gatekeeper looked */
+    int failure;                 /* why no slots come any more, or 0 */
     int references;
     unsigned generation;
     unsigned leases_made;
@@ -131,6 +138,9 @@ int64_t jobserver_hunger_grace(const jobserver_lease *lease);
 
 /* hunger.c: whether it is time to find out if a lease without offers wants one. */
 bool jobserver_hunger_is_due(const jobserver_lease *lease, int64_t now);
+
+/* gate.c: tells the gatekeeper, if he sleeps, that something moves. */
+void jobserver_gate_ring(jobserver_broker *broker);
 
 /* source.c: makes it the broker's source (0 or -EBUSY); and the reverse: with the reason if it failed, or 0. */
 int jobserver_source_attach(struct jobserver_source *source, jobserver_broker *broker);

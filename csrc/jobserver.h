@@ -173,8 +173,9 @@ typedef struct jobserver_lease_report {
 
 typedef struct jobserver_broker_report {
     int limit;
-    int in_use; /* slots; more than the limit while a smaller one waits for jobs to end */
-    int queued; /* leases that wait for their first slot */
+    int in_use;    /* slots; more than the limit while a smaller one waits for jobs to end */
+    int queued;    /* leases that wait for their first slot */
+    int held_back; /* free slots that are not offered, by jobserver_broker_allow */
 } jobserver_broker_report;
 
 int jobserver_broker_create(const char *directory, int limit, jobserver_broker **broker);
@@ -184,6 +185,8 @@ void jobserver_broker_stop(jobserver_broker *broker);
 void jobserver_broker_free(jobserver_broker *broker);
 int jobserver_broker_resize(jobserver_broker *broker, int limit);
 int jobserver_broker_describe(jobserver_broker *broker, jobserver_broker_report *report);
+int jobserver_broker_allow(jobserver_broker *broker, int most);
+int jobserver_broker_rest(jobserver_broker *broker, jobserver_event *event, int64_t interval);
 
 /*
  * A lease is owned by the caller, who gives it up with jobserver_lease_free, before the broker. From its opening on its

@@ -85,6 +85,7 @@ void jobserver_lease_let_start(jobserver_lease *lease, int64_t now) {
     lease->state = JOBSERVER_LEASE_STARTED;
     lease->own = 1;
     lease->broker->out++;
+    lease->broker->busy = true;
     lease->changed_at = now;
     lease->report.queue_time += now - lease->queued_at;
     note_peak(lease);

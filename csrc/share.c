@@ -9,6 +9,9 @@
  */
 #include "broker.h"
 
+/* No pool has so many slots. */
+#define MOST_ROOM 1000000000
+
 static int64_t earlier(int64_t one, int64_t other) {
     return one < 0 || (other >= 0 && other < one) ? other : one;
 }
@@ -20,7 +23,7 @@ static bool takes_part(const jobserver_lease *lease) {
 /* How many more it may be offered, by its own limit. */
 static int room_of(const jobserver_lease *lease) {
     if (lease->terms.maximum == 0) {
-        return INT32_MAX;
+        return MOST_ROOM;
     }
     int room = lease->terms.maximum - jobserver_lease_slots(lease) - lease->wanted;
     return room > 0 ? room : 0;
@@ -55,6 +58,8 @@ struct round {
     bool any_hungry;
     bool probe_is_out;
     bool queue_waits;
+    int most;   /* how many more may be used than now and than is set aside */
+    bool gated; /* none may */
     struct jobserver_demand demand;
 };
 
@@ -107,16 +112,34 @@ static void deal(struct round *round, enum turn turn) {
     }
 }
 
-/* What nobody may take away: what is set aside, and one offer that has just been made. */
-static void keep(struct round *round) {
+/* What is set aside for leases, which nobody may take away and no gate holds back. Returns how much. */
+static int set_aside(struct round *round) {
+    int before = round->left;
     for (jobserver_lease *lease = round->broker->started; lease != NULL && round->left > 0; lease = lease->next) {
-        if (takes_part(lease)) {
-            int aside = lease->terms.minimum - jobserver_lease_slots(lease);
-            int kept = aside > 0 ? aside : jobserver_hunger_in_grace(lease, round->now) ? 1 : 0;
-            lease->wanted = kept < round->left ? kept : round->left;
-            round->left -= lease->wanted;
+        int aside = takes_part(lease) ? lease->terms.minimum - jobserver_lease_slots(lease) : 0;
+        lease->wanted = aside < 0 ? 0 : aside < round->left ? aside : round->left;
+        round->left -= lease->wanted;
+    }
+    return before - round->left;
+}
+
+/* One offer that has just been made stays where it is, if gates do not hold it back. */
+static void keep_fresh(struct round *round) {
+    for (jobserver_lease *lease = round->broker->started; lease != NULL && round->left > 0; lease = lease->next) {
+        if (takes_part(lease) && lease->wanted == 0 && round->most > 0 &&
+            jobserver_hunger_in_grace(lease, round->now)) {
+            lease->wanted = 1;
+            round->left--;
+            round->most--;
         }
     }
+}
+
+/* Holds back what is free beyond what gates allow. */
+static void pass_gates(struct round *round) {
+    round->gated = round->most == 0;
+    round->broker->held_back = round->left > round->most ? round->left - round->most : 0;
+    round->left -= round->broker->held_back;
 }
 
 static jobserver_lease *first_in_queue(const jobserver_broker *broker) {
@@ -231,10 +254,16 @@ static bool reserve(struct round *round) {
 /* Once the hungry have theirs: what the source of the slots is needed for. */
 static void note_demand(struct round *round) {
     int count;
-    round->demand.moving = round->any_hungry;
-    round->demand.wanting = round->queue_waits || first_of(round, OF_THE_HUNGRY, &count) != NULL;
-    round->demand.leases = round->broker->started != NULL || first_in_queue(round->broker) != NULL;
-    round->demand.spare = round->left > 0 ? round->left : 0;
+    round->demand.moving = (round->any_hungry && !round->gated) || round->queue_waits;
+    round->demand.wanting = round->queue_waits || (!round->gated && first_of(round, OF_THE_HUNGRY, &count) != NULL);
+    const jobserver_lease *queued = first_in_queue(round->broker);
+    round->demand.leases = round->broker->started != NULL || queued != NULL;
+    round->demand.room = queued == NULL ? 0 : room_of(queued);
+    round->demand.spare = (round->left > 0 ? round->left : 0) + round->broker->held_back;
+    for (const jobserver_lease *lease = round->broker->started; lease != NULL; lease = lease->next) {
+        int room = takes_part(lease) && lease->hungry && !round->gated ? room_of(lease) + lease->wanted : 0;
+        round->demand.room += room < MOST_ROOM - round->demand.room ? room : MOST_ROOM - round->demand.room;
+    }
 }
 
 /* Decides once who is to have what. */
@@ -246,9 +275,13 @@ static void decide(struct round *round) {
         round->any_hungry |= takes_part(lease) && lease->hungry;
         round->probe_is_out |= lease->probing;
     }
+    int used = round->broker->limit - round->left;
     round->demand.unused = round->left > 0 ? round->left : 0;
-    keep(round);
+    used += set_aside(round);
+    round->most = round->broker->allowed > used ? round->broker->allowed - used : 0;
+    keep_fresh(round);
     round->queue_waits = reserve(round);
+    pass_gates(round);
     deal(round, OF_THE_HUNGRY);
     note_demand(round);
     deal(round, OF_THOSE_WITH_ONE);

@@ -6,6 +6,9 @@
 
 #include <errno.h>
 
+/* When busy leases have taken so many that fewer are left the source is told each time. */
+#define FEW 3
+
 int jobserver_source_attach(struct jobserver_source *source, jobserver_broker *broker) {
     jobserver_lock();
     bool refused = broker->source != NULL || !jobserver_broker_is_ours(broker);
@@ -48,6 +51,7 @@ void jobserver_source_grant(struct jobserver_source *source, int count) {
     source->granted += count;
     source->broker->limit += count;
     source->demand.wanting = false;
+    source->demand.unused += count;
     jobserver_news_wake(source->broker->news);
     jobserver_unlock();
 }
@@ -71,14 +75,16 @@ void jobserver_source_tolerate(struct jobserver_source *source, int spare) {
 
 /* A source that has not done yet what it was woken for is not woken again. */
 void jobserver_source_need(struct jobserver_source *source, const struct jobserver_demand *now) {
-    const struct jobserver_demand *told = &source->told;
+    struct jobserver_demand *told = &source->told;
     source->demand = *now;
     source->tolerated = now->spare < source->tolerated ? now->spare : source->tolerated;
     bool more = now->wanting && !told->wanting;
     bool no_more = !now->wanting && told->wanting && !now->moving;
     bool idle = now->spare > source->tolerated && !now->moving;
     bool unused = now->unused > 0 && told->unused == 0;
-    if ((more || no_more || idle || unused) && !source->rung) {
+    bool fewer = now->moving && now->unused < FEW && now->unused < told->unused;
+    told->unused = now->unused > told->unused && !unused ? now->unused : told->unused;
+    if ((more || no_more || idle || unused || fewer) && !source->rung) {
         source->rung = true;
         jobserver_event_set(source->event);
     }

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .embedding import FUNCTION_TABLE, copy_sources, get_include
     from .environment import FromEnv, FromEnvError, FromEnvErrorKind
     from .executor import JobserverExecutor
+    from .gates import GateStatus, MaxLoad, MaxPressure, MinMemory
     from .helper import HelperThread
     from .lease import Lease, LeaseReport
     from .pool import Pool, PoolStatus
@@ -41,6 +42,7 @@ __all__ = [
     "FromEnv",
     "FromEnvError",
     "FromEnvErrorKind",
+    "GateStatus",
     "HelperClosed",
     "HelperThread",
     "JobserverError",
@@ -48,6 +50,9 @@ __all__ = [
     "Lease",
     "LeaseBusy",
     "LeaseReport",
+    "MaxLoad",
+    "MaxPressure",
+    "MinMemory",
     "OverRelease",
     "Pool",
     "PoolClosed",
@@ -65,10 +70,14 @@ _ON_FIRST_USE = {
     "FromEnv": ".environment",
     "FromEnvError": ".environment",
     "FromEnvErrorKind": ".environment",
+    "GateStatus": ".gates",
     "HelperThread": ".helper",
     "JobserverExecutor": ".executor",
     "Lease": ".lease",
     "LeaseReport": ".lease",
+    "MaxLoad": ".gates",
+    "MaxPressure": ".gates",
+    "MinMemory": ".gates",
     "Pool": ".pool",
     "PoolStatus": ".pool",
     "copy_sources": ".embedding",

@@ -15,12 +15,17 @@ from .arguments import pool_limit
 from .client import Client
 from .create import fifo_directories
 from .errors import PoolClosed, Unsupported, check
+from .event import Event
+from .gates import Gate, Gatekeeper, GateStatus
 from .lease import Lease, LeaseReport
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
 ORPHAN_TIMEOUT = 60.0  # seconds
+GATE_INTERVAL = 1_000_000_000  # nanoseconds between two looks at the machine
+_NO_LIMIT = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class PoolStatus:
         limit: How many slots there are; of an outer jobserver, how many are taken from it now.
         in_use: How many of them are in use; more than the limit while a smaller one waits for jobs to end.
         queued: How many leases wait for their first slot.
+        held_back: Free slots that no lease is offered, since a gate is closed.
+        gates: What each gate does; several may hold back the same slots.
         leases: Those that have not been dropped, in the order in which they were made.
     """
 
@@ -38,6 +45,8 @@ class PoolStatus:
     in_use: int
     queued: int
     leases: tuple[LeaseReport, ...]
+    held_back: int = 0
+    gates: tuple[GateStatus, ...] = ()
 
     @property
     def free(self) -> int:
@@ -57,13 +66,16 @@ class Pool:
     be dropped. Not on Windows.
 
     Args:
-        source: How many slots, at least 1; or the client of an outer jobserver that they come from, which must stay open
-            as long as the pool. Then a slot is taken when a lease would use it, the process's implicit slot first
+        source: How many slots, at least 1; or the client of an outer jobserver that they come from, which must stay
+            open as long as the pool. Then a slot is taken when a lease would use it, the process's implicit slot first
             (`Client.from_env`), and goes back when none does; in whichever style the outer jobserver is, a lease can
             have the other. What is not back when the pool is closed, or this process ends, goes back then; only if
             the process is killed are its tokens lost.
         directory: Where fifos are put, in a directory of their own, if it is an absolute path without blanks; otherwise
             below XDG_RUNTIME_DIR or TMPDIR.
+        gates: What must not get worse: `MaxLoad`, `MinMemory`, `MaxPressure`. While a gate is closed fewer and fewer
+            slots are used, as jobs end; each lease keeps its first slot and its minimum. They are looked at once a
+            second while tokens move, and not while none does.
 
     Raises:
         ValueError: The number is below 1.
@@ -71,16 +83,17 @@ class Pool:
         Unsupported: This system has no leases.
     """
 
-    def __init__(self, source: int | Client, *, directory: str | None = None) -> None:
+    def __init__(self, source: int | Client, *, gates: Sequence[Gate] = (), directory: str | None = None) -> None:
         self._closed = True
-        outer = source if isinstance(source, Client) else None
-        self._limit = _checked(source) if not isinstance(source, Client) else None
+        self._limit = None if isinstance(source, Client) else _checked(source)
         self._handle = _create(self._limit or 0, directory)
+        self._gatekeeper = Gatekeeper(gates)
         self._leases: list[weakref.ref[Lease]] = []
-        threads = [threading.Thread(target=_serve, args=(self._handle,), name="jobserver pool", daemon=True)]
-        if outer is not None:
-            arguments = (self._handle, outer)
-            threads.append(threading.Thread(target=_bridge, args=arguments, name="jobserver bridge", daemon=True))
+        threads = [_thread("jobserver pool", _serve, self._handle)]
+        if isinstance(source, Client):
+            threads.append(_thread("jobserver bridge", _bridge, self._handle, source))
+        if gates:
+            threads.append(_thread("jobserver gates", _keep_gates, self._handle, self._gatekeeper))
         self._end = weakref.finalize(self, _end, self._handle, threads)
         for thread in threads:
             thread.start()
@@ -115,8 +128,8 @@ class Pool:
                 compilers and what is started next are never more than the slots. None: for ever; 0: not at all.
 
         Raises:
-            ValueError: The minimum is more than the pool has (with an outer jobserver: more than 1, since slots that are
-                set aside there might wait for each other for ever), or more than the maximum …
+            ValueError: The minimum is more than the pool has (with an outer jobserver: more than 1, since slots set
+                aside there might wait for each other for ever), or more than the maximum …
             PoolClosed: The pool was closed.
         """
         if self._closed:
@@ -159,7 +172,14 @@ class Pool:
         found = ffi.new("jobserver_broker_report *")
         self._check(lib.jobserver_broker_describe(self._handle, found))
         leases = [lease for lease in (reference() for reference in self._leases) if lease is not None]
-        return PoolStatus(found.limit, found.in_use, found.queued, tuple(lease.report() for lease in leases))
+        return PoolStatus(
+            found.limit,
+            found.in_use,
+            found.queued,
+            tuple(lease.report() for lease in leases),
+            found.held_back,
+            self._gatekeeper.status(found.limit),
+        )
 
     def close(self) -> None:
         """Ends the pool; again: harmless. Processes that still run go on with the slots that they hold."""
@@ -211,6 +231,10 @@ def _create(limit: int, preferred: str | None) -> Any:
     return ffi.gc(out[0], lib.jobserver_broker_free)
 
 
+def _thread(name: str, function: Callable[..., None], *arguments: Any) -> threading.Thread:
+    return threading.Thread(target=function, args=arguments, name=name, daemon=True)
+
+
 def _serve(handle: Any) -> None:
     """The thread of a pool; it does not keep the Pool alive."""
     lib.jobserver_broker_serve(handle)
@@ -219,6 +243,18 @@ def _serve(handle: Any) -> None:
 def _bridge(handle: Any, outer: Client) -> None:
     """The thread that brings slots from an outer jobserver; a failure ends the waits for a first slot."""
     lib.jobserver_broker_bridge(handle, outer._handle)
+
+
+def _keep_gates(handle: Any, gatekeeper: Gatekeeper) -> None:
+    """The thread that looks after the machine, asleep while no token moves."""
+    event = Event()
+    found = ffi.new("jobserver_broker_report *")
+    interval = 0
+    while lib.jobserver_broker_rest(handle, event._handle, interval) == 0:
+        interval = GATE_INTERVAL
+        lib.jobserver_broker_describe(handle, found)
+        allowed = gatekeeper.look(found.in_use)
+        lib.jobserver_broker_allow(handle, _NO_LIMIT if allowed is None else allowed)
 
 
 def _end(handle: Any, threads: list[threading.Thread]) -> None:

@@ -145,15 +145,21 @@ def test_joined_commands_status_is_its_own(outer: Surroundings) -> None:
     assert run("sh", "-c", "kill -9 $$", **outer.popen_kwargs).returncode == -9
 
 
-@pytest.mark.parametrize("option", ["--check", "--style pipe", "--style auto", "--style fifo --check"])
-def test_options_for_an_own_jobserver_are_refused_in_another(option: str, outer: Surroundings) -> None:
-    status, told, err, _ = outer.run(*option.split())
-    refused = "--check" if "--check" in option else "--style"
-    assert (status, told) == (2, {})
-    assert err.splitlines()[1:] == [
-        f"jobserver run: error: {refused} is for a new jobserver, but CMD would have the one that is there, of "
-        f"MAKEFLAGS ({outer.auth}): add -j N to make a new one"
-    ]
+@pytest.mark.parametrize("option", ["--check", "--style pipe", "--style fifo --check"])
+def test_options_for_an_own_jobserver_take_slots_of_the_one_around_it(option: str, outer: Surroundings) -> None:
+    """The command has a jobserver of its own, and not the descriptors of the outer one, whose tokens are all back."""
+    done = run(*option.split(), *python(WITNESS), **outer.popen_kwargs)
+    told = json.loads(done.stdout)
+    why = "--check" if "--check" in option else "--style"
+    assert (done.returncode, done.stderr) == (
+        0,
+        f"jobserver: taking slots from the jobserver of MAKEFLAGS ({outer.auth}), since {why} needs a jobserver of "
+        f"CMD's own\n",
+    )
+    flags = parse(told["environment"]["MAKEFLAGS"])
+    assert flags.auth not in (None, outer.auth) and flags.jobs == 4
+    assert told["environment"]["MAKEFLAGS"].endswith(" -- X=y")
+    assert not set(outer.popen_kwargs["pass_fds"]) & set(told["descriptors"])
 
 
 def test_own_jobserver_inside_another(outer: Surroundings) -> None:

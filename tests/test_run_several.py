@@ -123,9 +123,11 @@ def test_signal_ends_them_all_and_starts_none(number: int) -> None:
         assert running.process.stdout.read() == ""
 
 
-def test_inside_a_jobserver_they_need_one_of_their_own(whole: Callable[[bytes], TokenPipe]) -> None:
+def test_inside_a_jobserver_they_take_slots_of_it(whole: Callable[[bytes], TokenPipe]) -> None:
     pipe = whole(b"abc")
     environment = {**os.environ, **pipe.environ}
     done = run("true", "---", "true", env=environment, pass_fds=(pipe.read_fd, pipe.write_fd))
-    assert done.returncode == 2
-    assert "several commands need a jobserver of their own" in done.stderr
+    assert done.returncode == 0
+    assert "since running several commands needs a jobserver of CMD's own" in done.stderr
+    done = run("true", "---", "true", env={**os.environ, "MAKEFLAGS": "--jobserver-auth=61,62"})
+    assert (done.returncode, "add -j N" in done.stderr) == (2, True)

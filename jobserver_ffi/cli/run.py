@@ -11,6 +11,7 @@ from .. import Client
 from ..create import STYLES
 from ..makeflags import parse
 from .execute import caller_environment, cannot_run, execute, restore_signals
+from .gates import add_gate_arguments, gates_of, has_gates
 from .messages import say, shown
 from .pools import no_pools_here, pool_address
 
@@ -40,7 +41,8 @@ With --pool CMD shares the slots of one pool with all other builds of this user
 that do so. Its server is started if there is none, with N slots.
 
 Under a jobserver already (in a recipe of make -jN, say) CMD joins that one,
-unless -j is given without --pool. With --style, --check or several commands, or if CMD is a
+unless -j is given without --pool. With --style, --check, a gate or several
+commands, or if CMD is a
 make or ninja that cannot read what is there, CMD gets a jobserver of its own,
 with slots that are taken from the one around it when CMD wants them.
 """
@@ -85,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="run the commands in FILE (- for standard input): one a line, quoted as in sh",
     )
+    add_gate_arguments(parser)
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD", help="the command and its arguments")
     parser.set_defaults(function=lambda arguments: _run(parser, arguments))
 
@@ -167,7 +170,8 @@ def _why_a_lease(arguments: argparse.Namespace, commands: list[list[str]], outer
 
     if len(commands) > 1:
         return "running several commands"
-    for option, given in (("--check", arguments.check), ("--style", arguments.style)):
+    own = (("--check", arguments.check), ("--style", arguments.style), ("a gate", has_gates(arguments)))
+    for option, given in own:
         if given:
             return option
     if outer is not None and cannot_read(commands[0], outer.auth, caller_environment()):
@@ -268,6 +272,8 @@ def _run_in_own(
     if sys.platform == "win32":
         if len(commands) > 1:
             parser.error("several commands share a pool by leases, which Windows does not have: run one CMD")
+        if has_gates(arguments):
+            parser.error("gates hold back tokens of a pool with leases, which Windows does not have: leave them out")
         from .run_windows import run_in_own
 
         return run_in_own(parser, arguments, commands[0], new_supervisor())
@@ -277,10 +283,11 @@ def _run_in_own(
     from .on_leases import run_one
     from .several import run_several
 
+    gates = gates_of(parser, arguments)
     environment = caller_environment() if outer is not None else without_jobserver(caller_environment())
 
     def make_pool() -> Pool:
-        return Pool(outer or arguments.jobs or usable_cpus())
+        return Pool(outer or arguments.jobs or usable_cpus(), gates=gates)
 
     if len(commands) > 1:
         return run_several(make_pool, commands, arguments.style, environment, arguments.check)
