@@ -30,8 +30,8 @@ otherwise; 2 for wrong arguments.
 """
 
 _EXPLAINED = (
-    "A jobserver is a pool of tokens that a build tool shares with all that it starts. Each runs one job for nothing, and "
-    "takes a token for every further one, so that all of them together run no more than N jobs (the N of `make -jN`)."
+    "A jobserver is a pool of tokens that a build tool shares with the programs that it starts. Each of them may run "
+    "one job, and takes a token for every further one; so all together run no more than N jobs (the N of `make -jN`)."
 )
 
 _OUTCOMES = {"joins": "joins", "ignores": "ignores it", "stops": "STOPS", "silent": "no answer"}

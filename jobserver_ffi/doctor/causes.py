@@ -92,6 +92,9 @@ def cause(error: FromEnvError, scene: Scene) -> Finding:
     if kind is FromEnvErrorKind.CANNOT_PARSE:
         why = "something has written or cut the value: neither make nor this package writes such an address"
         return Finding("unreadable", True, error.problem, why, f"see what sets {error.variable}, and take that out")
+    if os.name == "nt":
+        why = "it has ended and the pool with it, or it belongs to another user or another session"
+        return Finding("maker-gone", True, error.problem, why, "start the build anew, as this user and in this session")
     if auth.startswith("fifo:"):
         return _bad_path(error, auth.removeprefix("fifo:"), scene)
     return _bad_descriptors(error, auth, scene)

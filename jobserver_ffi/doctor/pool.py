@@ -33,6 +33,14 @@ def findings_of_pool(client: Client, scene: Scene, slots: int | None) -> Iterato
     auth = client.auth
     is_path = auth.startswith("fifo:")
     status = os.stat(auth.removeprefix("fifo:")) if is_path else os.fstat(client._descriptors[0])
+    if stat.S_ISCHR(status.st_mode) and status.st_rdev == os.stat(os.devnull).st_rdev:
+        yield Finding(
+            "another-file",
+            True,
+            f"the address of the jobserver ({auth}) leads to {os.devnull}",
+            "the descriptors were closed on the way to this process, and the numbers were taken for that file",
+            "put a `+` in front of the recipe line, and hand the descriptors on (in Python: `pass_fds`)",
+        )
     if not stat.S_ISFIFO(status.st_mode):
         return
     file = status.st_dev, status.st_ino

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..children import without_jobserver
 from ..create import STYLES
 from .finding import Finding
-from .trials import LONGEST, Trial, try_cargo, try_ctest, try_gcc, try_make, try_ninja
+from .trials import LONGEST, Trial, try_cargo, try_cmake, try_ctest, try_gcc, try_make, try_ninja
 
 _Try = Callable[[str, str, Path, Mapping[str, str]], Trial]
 
@@ -26,7 +26,11 @@ _TRIALS: list[tuple[tuple[str, ...], _Try]] = [
     (("ctest",), try_ctest),
 ]
 # These need a shell to stand between.
-_TRIALS_WITH_SHELL: list[tuple[tuple[str, ...], _Try]] = [(("cargo",), try_cargo), (("gcc",), try_gcc)]
+_TRIALS_WITH_SHELL: list[tuple[tuple[str, ...], _Try]] = [
+    (("cargo",), try_cargo),
+    (("gcc",), try_gcc),
+    (("cmake",), try_cmake),
+]
 
 _TOGETHER = 4  # tools; their jobs only wait
 
@@ -143,6 +147,6 @@ def _mend(name: str, others: list[str]) -> str:
             "a newer " + name
         )
     return (
-        f"give it a fixed share: `jobserver exec -- {name} …` sets its number of jobs to the slots that it has got; or "
-        f"install a newer {name}"
+        f"give it a number of jobs that fits: `jobserver exec --format {{}} -- {name} -j{{}} …` takes slots for it and "
+        f"puts in how many they are; or install a newer {name}"
     )

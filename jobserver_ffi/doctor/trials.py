@@ -76,6 +76,19 @@ def try_ninja(path: str, style: str, directory: Path, environ: Mapping[str, str]
     return _watch([path], style, directory, environ)
 
 
+def try_cmake(path: str, style: str, directory: Path, environ: Mapping[str, str]) -> Trial:
+    """`cmake --build` with the makefile of `try_make`: it starts the make on PATH, and must let the pool through."""
+    (directory / "Makefile").write_text(f"all: one two\none two:\n\t@{_job(directory)} $@\n")
+    settings = {
+        "CMAKE_GENERATOR:INTERNAL": "Unix Makefiles",
+        "CMAKE_HOME_DIRECTORY:INTERNAL": directory,
+        "CMAKE_MAKE_PROGRAM:FILEPATH": "make",
+        "CMAKE_PROJECT_NAME:STATIC": "trial",
+    }
+    (directory / "CMakeCache.txt").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    return _watch([path, "--build", "."], style, directory, environ)
+
+
 def try_ctest(path: str, style: str, directory: Path, environ: Mapping[str, str]) -> Trial:
     """Two tests, and leave to run two of them together."""
     words = " ".join(f'"{word}"' for word in _job_words(directory))
