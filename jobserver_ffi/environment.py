@@ -28,7 +28,8 @@ _PATH_MENDS = {
 }
 
 _NOT_HERE = (
-    "descriptors and fifos are POSIX's, here a jobserver is a semaphore: the tool above is one of MSYS or Cygwin"
+    "descriptors and fifos are POSIX's, here a jobserver is a semaphore",
+    "the tool above is one of MSYS or Cygwin",
 )
 
 _LARGEST_DESCRIPTOR = 2**31 - 1
@@ -67,16 +68,22 @@ class FromEnvError(JobserverError):
         kind: Why.
         variable: The environment variable that decided, or None.
         value: The value of that variable; from `Client.open`, the address.
+        problem: What stood where, and what is wrong with it: the first part of the message.
+        mend: What may be the cause and what to do, the second part; may be empty.
     """
 
-    def __init__(self, kind: FromEnvErrorKind, variable: str | None, value: str | None, message: str) -> None:
-        super().__init__(kind, variable, value, message)
+    def __init__(
+        self, kind: FromEnvErrorKind, variable: str | None, value: str | None, problem: str, mend: str
+    ) -> None:
+        super().__init__(kind, variable, value, problem, mend)
         self.kind = kind
         self.variable = variable
         self.value = value
+        self.problem = problem
+        self.mend = mend
 
     def __str__(self) -> str:
-        return str(self.args[3])
+        return f"{self.problem}: {self.mend}" if self.mend else self.problem
 
 
 class FromEnv:
@@ -104,12 +111,13 @@ class FromEnv:
 
 
 class _Refused(Exception):
-    """An address that is no usable jobserver: the kind, and the reason with its mend."""
+    """An address that is no usable jobserver: the kind, the reason, and its mend."""
 
-    def __init__(self, kind: FromEnvErrorKind, reason: str) -> None:
-        super().__init__(kind, reason)
+    def __init__(self, kind: FromEnvErrorKind, reason: str, mend: str) -> None:
+        super().__init__(kind, reason, mend)
         self.kind = kind
         self.reason = reason
+        self.mend = mend
 
 
 def from_env(environ: Mapping[str, str], *, check_pipe: bool) -> FromEnv:
@@ -119,18 +127,21 @@ def from_env(environ: Mapping[str, str], *, check_pipe: bool) -> FromEnv:
         empty = next((name for name in VARIABLES if name in environ), None)
         kind = FromEnvErrorKind.NO_ENV_VAR if empty is None else FromEnvErrorKind.NO_JOBSERVER
         state = "not set" if empty is None else "set but empty"
-        text = f"no jobserver: {', '.join(VARIABLES)} are {state}; run this under make, or under `jobserver run`"
-        return FromEnv(None, FromEnvError(kind, empty, environ.get(empty or ""), text), empty, environ.get(empty or ""))
+        given = environ.get(empty or "")
+        problem = f"no jobserver: {', '.join(VARIABLES)} are {state}"
+        error = FromEnvError(kind, empty, given, problem, "run this under make, or under `jobserver run`")
+        return FromEnv(None, error, empty, given)
     value = environ[variable]
     auth = parse(value).auth
     if auth is None:
-        text = f"no jobserver: {variable}={_short(value)} has no --jobserver-auth: run the tool above with -jN"
-        return FromEnv(None, FromEnvError(FromEnvErrorKind.NO_JOBSERVER, variable, value, text), variable, value)
+        problem = f"no jobserver: {variable}={_short(value)} has no --jobserver-auth"
+        error = FromEnvError(FromEnvErrorKind.NO_JOBSERVER, variable, value, problem, "run the tool above with -jN")
+        return FromEnv(None, error, variable, value)
     try:
         handle, descriptors = _open(auth, check_pipe)
     except _Refused as refused:
-        text = f"{variable} has --jobserver-auth={_short(auth)}, but {refused.reason}"
-        return FromEnv(None, FromEnvError(refused.kind, variable, value, text), variable, value)
+        problem = f"{variable} has --jobserver-auth={_short(auth)}, but {refused.reason}"
+        return FromEnv(None, FromEnvError(refused.kind, variable, value, problem, refused.mend), variable, value)
     lib.jobserver_client_inherit(handle)
     return FromEnv(Client._joined(handle, auth, descriptors), None, variable, value)
 
@@ -140,8 +151,8 @@ def open_auth(auth: str) -> Client:
     try:
         handle, descriptors = _open(auth, check_pipe=False)
     except _Refused as refused:
-        text = f"the address {_short(auth)} cannot be used: {refused.reason}"
-        raise FromEnvError(refused.kind, None, auth, text) from None
+        problem = f"the address {_short(auth)} cannot be used: {refused.reason}"
+        raise FromEnvError(refused.kind, None, auth, problem, refused.mend) from None
     return Client._joined(handle, auth, descriptors)
 
 
@@ -161,7 +172,8 @@ def _open(auth: str, check_pipe: bool) -> tuple[Any, tuple[int, ...]]:
     if min(numbers) < 0:
         raise _Refused(
             FromEnvErrorKind.NEGATIVE_FD,
-            "a negative descriptor says that make disabled the jobserver for this recipe line: mark it with `+`",
+            "a negative descriptor says that make disabled the jobserver for this recipe line",
+            "mark it with `+`",
         )
     for number, for_writing in zip(numbers, (False, True), strict=True):
         _check_descriptor(number, for_writing, check_pipe)
@@ -176,7 +188,8 @@ def _descriptors(auth: str) -> tuple[int, int]:
     if len(parts) != 2 or not all(_is_number(part) for part in parts):
         raise _Refused(
             FromEnvErrorKind.CANNOT_PARSE,
-            "that is neither two descriptors (R,W) nor fifo:PATH: see what put it there",
+            "that is neither two descriptors (R,W) nor fifo:PATH",
+            "see what put it there",
         )
     first, second = map(int, parts)
     return first, second
@@ -194,14 +207,14 @@ def _open_semaphore(name: str) -> Any:
     if code == lib.JOBSERVER_UNSUPPORTED or (code < 0 and ":" in name):
         raise _Refused(
             FromEnvErrorKind.UNSUPPORTED,
-            "that is the name of a semaphore (Windows) or a style that this version does not know: POSIX has R,W and "
-            "fifo:PATH",
+            "that is the name of a semaphore (Windows) or a style that this version does not know",
+            "POSIX has R,W and fifo:PATH",
         )
     if code < 0:
         raise _Refused(
             FromEnvErrorKind.CANNOT_OPEN_PATH,
-            f"the semaphore cannot be opened ({error_for(code)}): its maker has ended, or is another user's or another "
-            f"session's",
+            f"the semaphore cannot be opened ({error_for(code)})",
+            "its maker has ended, or is another user's or another session's",
         )
     return ffi.gc(out[0], lib.jobserver_client_free)
 
@@ -210,41 +223,45 @@ def _check_descriptor(number: int, for_writing: bool, check_pipe: bool) -> None:
     """Raises _Refused unless the descriptor can be that end of a pool."""
     code = lib.jobserver_check_descriptor(number, for_writing)
     if code == lib.JOBSERVER_UNSUPPORTED:
-        raise _Refused(FromEnvErrorKind.UNSUPPORTED, _NOT_HERE)
+        raise _Refused(FromEnvErrorKind.UNSUPPORTED, *_NOT_HERE)
     if code == -EBADF:
         raise _Refused(
             FromEnvErrorKind.CANNOT_OPEN_FD,
-            f"descriptor {number} is closed in this process: mark the recipe line with `+`, and let every program "
-            f"between make and this one keep it open (in Python: pass_fds)",
+            f"descriptor {number} is closed in this process",
+            "mark the recipe line with `+`, and let every program between make and this one keep it open (in Python: "
+            "pass_fds)",
         )
     if code == lib.JOBSERVER_WRONG_DIRECTION:
         verb = "writing" if for_writing else "reading"
         raise _Refused(
             FromEnvErrorKind.CANNOT_OPEN_FD,
-            f"descriptor {number} is not open for {verb}: the order is R,W, or another file took the number",
+            f"descriptor {number} is not open for {verb}",
+            "the order is R,W, or another file took the number",
         )
     if code == lib.JOBSERVER_NOT_A_PIPE:
         raise _Refused(
             FromEnvErrorKind.NOT_A_PIPE,
-            f"descriptor {number} is neither a pipe nor a socket nor a device: another file took the number; mark the "
-            f"recipe line with `+`",
+            f"descriptor {number} is neither a pipe nor a socket nor a device",
+            "another file took the number; mark the recipe line with `+`",
         )
     check(code)
     if check_pipe and not stat.S_ISFIFO(os.fstat(number).st_mode):
-        raise _Refused(FromEnvErrorKind.NOT_A_PIPE, f"descriptor {number} is not a pipe, as check_pipe=True demands")
+        raise _Refused(
+            FromEnvErrorKind.NOT_A_PIPE, f"descriptor {number} is not a pipe, as check_pipe=True demands", ""
+        )
 
 
 def _open_path(path: str) -> Any:
     """Joins the pool behind a fifo or a character device."""
     if not path:
-        raise _Refused(FromEnvErrorKind.CANNOT_PARSE, "nothing stands behind `fifo:`: see what put it there")
+        raise _Refused(FromEnvErrorKind.CANNOT_PARSE, "nothing stands behind `fifo:`", "see what put it there")
     out = ffi.new("jobserver_client **")
     code = lib.jobserver_client_open_path(os.fsencode(path), out) if "\0" not in path else -EINVAL
     if code == lib.JOBSERVER_UNSUPPORTED:
-        raise _Refused(FromEnvErrorKind.UNSUPPORTED, _NOT_HERE)
+        raise _Refused(FromEnvErrorKind.UNSUPPORTED, *_NOT_HERE)
     if code == lib.JOBSERVER_NOT_A_PIPE:
-        raise _Refused(FromEnvErrorKind.NOT_A_PIPE, f"{path!r} is neither a fifo nor a character device")
+        raise _Refused(FromEnvErrorKind.NOT_A_PIPE, f"{path!r} is neither a fifo nor a character device", "")
     if code < 0:
         mend = _PATH_MENDS.get(-code, "see that this process may open it")
-        raise _Refused(FromEnvErrorKind.CANNOT_OPEN_PATH, f"{path!r} cannot be opened ({os.strerror(-code)}): {mend}")
+        raise _Refused(FromEnvErrorKind.CANNOT_OPEN_PATH, f"{path!r} cannot be opened ({os.strerror(-code)})", mend)
     return ffi.gc(out[0], lib.jobserver_client_free)

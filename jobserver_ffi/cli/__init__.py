@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import argparse
 
 SUBCOMMANDS = {
+    "doctor": "tell whether there is a jobserver here, why not, and which tools join it",
     "exec": "run a command that knows no jobserver on slots of the one around it",
     "resize": "change how many slots a served pool has",
     "run": "run a command under a jobserver",

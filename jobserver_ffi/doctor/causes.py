@@ -1,0 +1,307 @@
+"""Why a process has no jobserver, and what to write instead."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ..cli.tools import own_jobs
+from ..environment import VARIABLES, FromEnvErrorKind
+from ..makeflags import parse
+from ..style import is_make
+from .finding import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ..environment import FromEnvError
+    from .processes import Process
+
+_PLUS = (
+    "put a `+` in front of the recipe line: `<TAB>+COMMAND`. Every program between make and this one must keep the "
+    "descriptors open, too"
+)
+_MAKE_HIDES = (
+    "make hands its pipe only to recipe lines that begin with `+` or contain `$(MAKE)`: it takes all others for "
+    "programs that know no jobserver"
+)
+_PYTHON_CLOSES = (
+    "Python's subprocess closes all descriptors but 0, 1 and 2 in its children (close_fds=True is the default)"
+)
+_SUDO_WRITE = (
+    "let sudo start the whole build (`sudo make -jN`), or give what runs under sudo a jobserver of its own: `sudo "
+    "jobserver run -jN -- COMMAND`"
+)
+_CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
+_SUDOS = ("sudo", "doas", "pkexec", "su", "runuser")
+
+
+class Scene:
+    """What is around this process.
+
+    Attributes:
+        environ: Its environment.
+        above: The processes above it, its parent first.
+        make: The nearest of them that is a make, or None.
+    """
+
+    def __init__(self, environ: Mapping[str, str], above: list[Process]) -> None:
+        self.environ = environ
+        self.above = above
+        self.make = next((process for process in above if is_make(process.program)), None)
+
+    @property
+    def by_sudo(self) -> str | None:
+        """What changed the user above this process, if something did."""
+        if "SUDO_COMMAND" in self.environ:
+            return "sudo"
+        return next((process.program for process in self.above if process.program in _SUDOS), None)
+
+    def below(self, process: Process) -> str:
+        """The process that one of those above started on the way to this one."""
+        index = self.above.index(process)
+        return str(self.above[index - 1]) if index else "this process"
+
+    def line(self, auth: str) -> list[Process]:
+        """The processes that handed an address down to this one, its parent first; the last is its maker."""
+        for index, process in enumerate(self.above):
+            if address_in(process.environment() or {}) != auth:
+                return self.above[: index + 1]
+        return self.above
+
+
+def address_in(environ: Mapping[str, str]) -> str | None:
+    """The address in the variable that decides, if it has one."""
+    value = next((environ[name] for name in VARIABLES if environ.get(name)), "")
+    return parse(value).auth
+
+
+def cause(error: FromEnvError, scene: Scene) -> Finding:
+    """The reason that stands behind an error of `Client.from_env_ext`."""
+    kind = error.kind
+    if kind in (FromEnvErrorKind.NO_ENV_VAR, FromEnvErrorKind.NO_JOBSERVER):
+        return _nothing_offered(error, scene)
+    auth = address_in(scene.environ) or ""
+    others = overriding(error.variable, scene)
+    if others is not None:
+        return others
+    if kind is FromEnvErrorKind.NEGATIVE_FD:
+        return Finding("missing-plus", True, error.problem, _MAKE_HIDES, _PLUS)
+    if kind is FromEnvErrorKind.UNSUPPORTED:
+        return _unknown_style(error, auth)
+    if kind is FromEnvErrorKind.CANNOT_PARSE:
+        why = "something has written or cut the value: neither make nor this package writes such an address"
+        return Finding("unreadable", True, error.problem, why, f"see what sets {error.variable}, and take that out")
+    if os.name == "nt":
+        why = "it has ended and the pool with it, or it belongs to another user or another session"
+        return Finding("maker-gone", True, error.problem, why, "start the build anew, as this user and in this session")
+    if auth.startswith("fifo:"):
+        return _bad_path(error, auth.removeprefix("fifo:"), scene)
+    return _bad_descriptors(error, auth, scene)
+
+
+def overriding(variable: str | None, scene: Scene) -> Finding | None:
+    """The finding that a variable that is looked at first hides the jobserver of another one."""
+    hidden = next((name for name in VARIABLES if name != variable and parse(scene.environ.get(name, "")).auth), None)
+    # make writes MFLAGS beside MAKEFLAGS, with the same words.
+    if hidden is None or variable is None or parse(scene.environ[hidden]).auth == parse(scene.environ[variable]).auth:
+        return None
+    auth = parse(scene.environ[variable]).auth
+    return Finding(
+        "overridden",
+        True,
+        f"{hidden} names a jobserver ({parse(scene.environ[hidden]).auth}), but {variable} "
+        f"{'names none' if auth is None else f'names another one, which cannot be used ({auth})'}",
+        f"programs look at {', '.join(VARIABLES)} in that order, and the first that is not empty decides",
+        f"take {variable} out of the environment: `env -u {variable} COMMAND`",
+    )
+
+
+def _nothing_offered(error: FromEnvError, scene: Scene) -> Finding:
+    """Which tool should have made a jobserver, or what took its address away."""
+    found = overriding(error.variable, scene)
+    if found is not None:
+        return found
+    giver = next((process for process in scene.above if address_in(process.environment() or {})), None)
+    make = scene.make
+    if make is not None and "MAKEFLAGS" in scene.environ:
+        return _make_without(make, error)
+    if make is not None or giver is not None or scene.by_sudo:
+        return _cleared(giver or make, error, scene)
+    if error.variable is not None and parse(error.value or "").jobs is not None:
+        return Finding(
+            "jobs-by-hand",
+            True,
+            error.problem,
+            f"{error.variable} was set by hand, and there is no make above this process: a -j in it asks the makes "
+            f"below to make a jobserver, it is none itself",
+            f"start this from a recipe of that make, or under `jobserver run -j{parse(error.value or '').jobs or 'N'}`",
+        )
+    return Finding(
+        "not-under-a-jobserver",
+        True,
+        error.problem,
+        "nothing that makes a jobserver is above this process"
+        if scene.above
+        else "nothing that makes a jobserver has started this process, or the address was taken out on the way",
+        "start this from a recipe of `make -jN`, or as `jobserver run -jN -- COMMAND`",
+    )
+
+
+def _make_without(make: Process, error: FromEnvError) -> Finding:
+    """Of a make that has no jobserver for its recipes."""
+    jobs = own_jobs(make.command)
+    outer = address_in(make.environment() or {})
+    if jobs is not None and outer is not None:
+        return Finding(
+            "own-jobs",
+            True,
+            error.problem,
+            f"{make} was started as `{make.program} {jobs}` inside a jobserver ({outer}); a -j on its command line "
+            f"makes it leave that one",
+            "call make without -j there: it takes its slots from the jobserver around it (`$(MAKE)` in a recipe)",
+        )
+    return Finding(
+        "make-without-jobs",
+        True,
+        error.problem,
+        f"{make} runs one job at a time, so it has no jobserver: it was started "
+        f"{'without -j' if jobs is None else f'with {jobs}'}",
+        "start it as `make -jN`, with N at least 2",
+    )
+
+
+def _cleared(giver: Process | None, error: FromEnvError, scene: Scene) -> Finding:
+    """Of an environment from which something between a make and this process took the address."""
+    if scene.by_sudo:
+        return Finding(
+            "environment-cleared",
+            True,
+            error.problem,
+            f"{scene.by_sudo} gives its command a new environment, and closes the descriptors of the jobserver",
+            _SUDO_WRITE,
+        )
+    assert giver is not None, "nobody else is known to have had an address"
+    return Finding(
+        "environment-cleared",
+        True,
+        error.problem,
+        f"{giver} hands MAKEFLAGS to all that it starts, but something between it and this process cleared the "
+        f"environment (`env -i`, a tool that gives its commands a clean one)",
+        "let MAKEFLAGS and CARGO_MAKEFLAGS through there (in tox `pass_env = MAKEFLAGS`, in Python "
+        "`env={**os.environ, …}`)",
+    )
+
+
+def _unknown_style(error: FromEnvError, auth: str) -> Finding:
+    if ":" in auth:
+        why = "a newer make, or another tool, made a jobserver of a style that this version does not know"
+        write = "ask that tool for another style (`make --jobserver-style=fifo`), or install a newer jobserver-ffi"
+        return Finding("unknown-style", True, error.problem, why, write)
+    if os.name == "nt":
+        return Finding("unknown-style", True, error.problem, error.mend, "use a make for Windows, not one of MSYS")
+    return Finding(
+        "windows-name",
+        True,
+        error.problem,
+        "a make for Windows writes such names; they mean nothing on this system, not under WSL either",
+        f"start this from a make of this system, or take {error.variable} out of the environment: "
+        f"`env -u {error.variable} COMMAND`",
+    )
+
+
+def _bad_path(error: FromEnvError, path: str, scene: Scene) -> Finding:
+    """Of a fifo that cannot be opened."""
+
+    def found(name: str, why: str, write: str) -> Finding:
+        return Finding(name, True, error.problem, why, write)
+
+    if error.kind is FromEnvErrorKind.NOT_A_PIPE:
+        return found("not-a-fifo", "another file was put at that path", "start the build anew")
+    if error.kind is not FromEnvErrorKind.CANNOT_OPEN_PATH:
+        return found("unusable", error.problem, error.mend)
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return _missing_path(found, path, scene)
+    except OSError:
+        pass
+    if not os.access(path, os.R_OK | os.W_OK):
+        changed = f" ({scene.by_sudo} changed the user)" if scene.by_sudo else ""
+        return found(
+            "no-permission",
+            f"it is another user's: this process runs as user {os.geteuid()}{changed}",
+            "run this as that user. " + _SUDO_WRITE[0].upper() + _SUDO_WRITE[1:],
+        )
+    return found("unusable", "see the system's error", error.mend)
+
+
+def _missing_path(found: Callable[[str, str, str], Finding], path: str, scene: Scene) -> Finding:
+    """Of a fifo that is not there: or is it, for others?"""
+    outside = next((process for process in scene.above if process.sees(path)), None)
+    directory = os.path.dirname(path)
+    mount = f"make the directory visible here, at the same path (`docker run -v {directory}:{directory} …`)"
+    if outside is not None:
+        return found(
+            "path-not-here", f"{outside} sees it: this process is in a container or chroot that has not", mount
+        )
+    if "container" in scene.environ or any(map(os.path.exists, _CONTAINER_FILES)):
+        return found("path-not-here", "this is a container: the fifo is outside", mount)
+    return found(
+        "maker-gone",
+        "the program that made this jobserver has ended and removed it, or the path is not visible here",
+        f"start the build anew; in a container, {mount}",
+    )
+
+
+def _bad_descriptors(error: FromEnvError, auth: str, scene: Scene) -> Finding:
+    """Of descriptors that are closed, or are something else."""
+    read_fd, write_fd = map(int, auth.split(","))
+    line = scene.line(auth)
+    holder = next((process for process in line if process.pool_at(read_fd, write_fd)), None)
+    if _all_open(read_fd, write_fd):
+        return Finding(
+            "another-file",
+            True,
+            error.problem,
+            "the descriptor was closed on the way to this process and its number was taken for another file"
+            + (f"; {holder} has the jobserver there" if holder else ""),
+            _PLUS if holder is None or is_make(holder.program) else "hand it on, in Python with `pass_fds`",
+        )
+    name, why, write = _who_closed(holder, read_fd, write_fd, scene)
+    return Finding(name, True, error.problem, why, write)
+
+
+def _all_open(*descriptors: int) -> bool:
+    try:
+        for descriptor in descriptors:
+            os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _who_closed(holder: Process | None, read_fd: int, write_fd: int, scene: Scene) -> tuple[str, str, str]:
+    """The name of the finding, the reason, and what to write; `holder` is the last that had them open."""
+    if holder is not None:
+        here = f"{holder} has them open, but not {scene.below(holder)}, which it started"
+        if is_make(holder.program):
+            return "missing-plus", f"{here}: {_MAKE_HIDES}", _PLUS
+        if holder.program.startswith(("python", "pypy")):
+            write = (
+                f"in that program `subprocess.run(COMMAND, pass_fds=({read_fd}, {write_fd}))`, or with this package "
+                f"`Client.from_env().run(COMMAND)`"
+            )
+            return "closed-by-python", f"{here}: {_PYTHON_CLOSES}", write
+        started = scene.above[scene.above.index(holder) - 1].program if holder is not scene.above[0] else ""
+        if started in _SUDOS:
+            return "closed-by-sudo", f"{here}: {started} closes all descriptors but 0, 1 and 2", _SUDO_WRITE
+        return "descriptors-closed", f"{here}", "have that program keep the descriptors open for what it starts"
+    if scene.by_sudo:
+        return "closed-by-sudo", f"{scene.by_sudo} closes all descriptors but 0, 1 and 2", _SUDO_WRITE
+    return (
+        "descriptors-closed",
+        f"either {_MAKE_HIDES}; or a program on the way closed them ({_PYTHON_CLOSES}; programs on macOS that start "
+        f"others by posix_spawn; sudo)",
+        _PLUS + " (in Python: `pass_fds`)",
+    )
