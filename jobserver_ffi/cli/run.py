@@ -24,10 +24,7 @@ if TYPE_CHECKING:
         from .supervise import Supervisor
 
 _STYLES = ("auto", *STYLES)
-_USAGE = (
-    f"jobserver run [-j N] [--pool NAME] [--style {{{','.join(_STYLES)}}}] [--check] [--] CMD [ARGUMENT ...] "
-    f"[--- CMD ...]..."
-)
+_USAGE = "jobserver run [OPTION ...] [--] CMD [ARGUMENT ...] [--- CMD ...]..."
 
 _DESCRIPTION = """\
 Runs CMD under a jobserver with N slots: make, ninja, cargo and whatever else
@@ -42,9 +39,9 @@ that do so. Its server is started if there is none, with N slots.
 
 Under a jobserver already (in a recipe of make -jN, say) CMD joins that one,
 unless -j is given without --pool. With --style, --check, a gate or several
-commands, or if CMD is a
-make or ninja that cannot read what is there, CMD gets a jobserver of its own,
-with slots that are taken from the one around it when CMD wants them.
+commands, or if CMD is a make or ninja that cannot read what is there, CMD gets
+a jobserver of its own, with slots that are taken from the one around it when
+CMD wants them.
 """
 
 _STATUS = """\
