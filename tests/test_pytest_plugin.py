@@ -1,4 +1,4 @@
-"""The plugin in real runs of pytest and pytest-xdist, under real makes; every token must come back, whatever happens."""
+"""The plugin in real runs of pytest and pytest-xdist, under real makes; every token must come back."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def suite(directory: Path, text: str) -> Path:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Ours without what pytest and xdist put there for themselves, and without the plugins that these runs do not need."""
+    """Ours without what pytest and xdist put there for themselves, and without plugins that these runs do not need."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return {**ours, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **more}
 
