@@ -79,7 +79,9 @@ ffibuilder.set_source(
 )
 
 if __name__ == "__main__":
-    Path(__file__).with_name("jobserver_ffi").joinpath("__init__.pxd").write_text(cython_declarations(), encoding="utf-8")
+    Path(__file__).with_name("jobserver_ffi").joinpath("__init__.pxd").write_text(
+        cython_declarations(), encoding="utf-8"
+    )
     setup(
         cffi_modules=["setup.py:ffibuilder"],
         options={"bdist_wheel": {"py_limited_api": "cp310"}} if LIMITED_API else {},

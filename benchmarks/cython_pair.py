@@ -90,7 +90,11 @@ def rows() -> Iterator[Row]:
             stack.enter_context(theirs)
             turns[crate] = lambda: ask(theirs)
         measured = in_turns(turns)
-    yield row(f"{crate} / C", measured, crate, FLOOR) if cargo else Row("no cargo here to build the crate with", float("nan"))
+    yield (
+        row(f"{crate} / C", measured, crate, FLOOR)
+        if cargo
+        else Row("no cargo here to build the crate with", float("nan"))
+    )
     yield row("acquire, release / C", measured, "acquire, release", FLOOR, 1.05)
     yield row("acquire with a timeout, release / C", measured, "acquire with a timeout, release", FLOOR)
     if cargo is not None:

@@ -79,7 +79,7 @@ _MESSAGES: dict[int, tuple[type[JobserverError], str]] = {
     ),
     lib.JOBSERVER_FOREIGN: (
         JobserverError,
-        "this client belongs to another copy of the jobserver core in this process: hand over client.auth and open that",
+        "this client belongs to another copy of the core in this process: hand over client.auth and open that",
     ),
     lib.JOBSERVER_STRANDED: (
         JobserverError,

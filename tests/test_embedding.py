@@ -134,7 +134,8 @@ import threading, crew
 from jobserver_ffi import Client
 counts = []
 with Client(2) as client:
-    threads = [threading.Thread(target=lambda: counts.append(crew.count_jobs(client, 200, seconds=1e-5))) for _ in range(8)]
+    work = lambda: counts.append(crew.count_jobs(client, 200, seconds=1e-5))
+    threads = [threading.Thread(target=work) for _ in range(8)]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     with client.acquire(), client.acquire():
@@ -236,7 +237,9 @@ def test_the_core_compiled_into_an_extension(fresh: Path) -> None:
 
 
 PYTHON_FIRST = "import os, solo; from jobserver_ffi import Client; client = Client.from_env(); "
-OWN_FIRST = "import os, solo; from jobserver_ffi import Client; owned = solo.inherit({auth!r}); client = Client.from_env(); "
+OWN_FIRST = (
+    "import os, solo; from jobserver_ffi import Client; owned = solo.inherit({auth!r}); client = Client.from_env(); "
+)
 
 
 @needs_posix
@@ -292,7 +295,9 @@ def test_another_version_of_the_table_is_refused(fresh: Path, version: int, coun
 @needs_posix
 def test_a_newer_table_with_more_functions_is_taken(fresh: Path) -> None:
     """The functions that this extension knows come first."""
-    program = "import ctypes, jobserver_ffi as j\nsize = 8 + 8 * ctypes.c_int.from_address(j.FUNCTION_TABLE + 4).value\n"
+    program = (
+        "import ctypes, jobserver_ffi as j\nsize = 8 + 8 * ctypes.c_int.from_address(j.FUNCTION_TABLE + 4).value\n"
+    )
     program += "more = ctypes.create_string_buffer(ctypes.string_at(j.FUNCTION_TABLE, size), size + 64)\n"
     program += "ctypes.c_int.from_buffer(more, 4).value += 8\nj.FUNCTION_TABLE = ctypes.addressof(more)\n"
     program += "import crew\nwith j.Client(1) as client: print(crew.count_jobs(client, 3))"

@@ -1,4 +1,4 @@
-"""The plugin in real runs of pytest and pytest-xdist, under real makes; every token must come back, whatever happens."""
+"""The plugin in real runs of pytest and pytest-xdist, under real makes; every token must come back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,12 @@ from .conftest import TokenPipe
 from .overlap import FOR_MAKE, MAKE_SERVERS, JobCounter, captured, command_line, server_command
 
 pytest.importorskip("xdist")
-pytestmark = pytest.mark.needs("sh", "pipe")
+pytestmark = pytest.mark.needs("sh", "pipe", "/proc")
 
 NewPipe = Callable[[bytes], TokenPipe]
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "jobserver_ffi.pytest", "-p", "xdist.plugin", "--rootdir=."]
 GUARD = 240
+GUARD_OF_ONE_WAIT = 30
 
 # Each test is one job of a JobCounter; the command is in the environment. xdist hands tests out in advance, so that the
 # last ones may lie with fewer workers than there are slots: it is enough that these are full once.
@@ -33,6 +36,15 @@ import os, subprocess, pytest
 def test_job(number):
     subprocess.run(os.environ["JOB"], shell=True, check=True)
 """
+
+# Each worker tells when it has collected: what it waits for from then on is a slot for a test.
+COLLECTED = """
+import os
+def pytest_collection_finish(session):
+    if hasattr(session.config, "workerinput"):
+        open(f"collected-{os.getpid()}", "w").close()
+"""
+WORKERS = 4
 
 TELL = """
 import os, pytest
@@ -49,7 +61,7 @@ def suite(directory: Path, text: str) -> Path:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Ours without what pytest and xdist put there for themselves, and without the plugins that these runs do not need."""
+    """Ours without what pytest and xdist put there for themselves, and without plugins that these runs do not need."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return {**ours, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **more}
 
@@ -64,6 +76,32 @@ def under(pipe: TokenPipe, **more: str) -> dict[str, Any]:
     return {"env": environment(**pipe.environ, **more), "pass_fds": (pipe.read_fd, pipe.write_fd)}
 
 
+def free_while_one_waits(directory: Path, free: Callable[[], int]) -> int:
+    """How many tokens are free when one of the workers waits for a slot; -1 if none does."""
+    end = time.monotonic() + GUARD_OF_ONE_WAIT
+    while time.monotonic() < end:
+        workers = [path.name.removeprefix("collected-") for path in directory.glob("collected-*")]
+        with suppress(OSError):  # one may have ended
+            if len(workers) == WORKERS and any("unix_stream" in place_of(worker) for worker in workers):
+                return free()
+        os.sched_yield()
+    return -1
+
+
+def place_of(process: str) -> str:
+    """Where in the kernel the main thread of a process sleeps."""
+    return Path(f"/proc/{process}/task/{process}/wchan").read_text()
+
+
+def counter_of(client: Client, directory: Path) -> JobCounter:
+    return JobCounter(8, 3, lambda: free_while_one_waits(directory, client.available), once=True)
+
+
+def jobs(directory: Path) -> Path:
+    (directory / "conftest.py").write_text(COLLECTED)
+    return suite(directory, JOBS)
+
+
 def told(directory: Path) -> list[str]:
     return (directory / "told").read_text().split()
 
@@ -72,8 +110,8 @@ def told(directory: Path) -> list[str]:
 def test_workers_under_make_are_as_many_as_its_slots(server: str, tmp_path: Path) -> None:
     """Four workers and make -j3: two tokens, and the slot that the recipe runs on."""
     command = command_line([*PYTEST, "-n", "4", "--color=no"])
-    (suite(tmp_path, JOBS) / "Makefile").write_text(f"all:\n\t+{command}\n")
-    with JobCounter(8, 3, lambda: 0, once=True) as counter:
+    (jobs(tmp_path) / "Makefile").write_text(f"all:\n\t+{command}\n")
+    with JobCounter(8, 3, lambda: free_while_one_waits(tmp_path, lambda: 0), once=True) as counter:
         make = [*server_command(server)[1], "-j3"]
         done = subprocess.run(
             make, cwd=tmp_path, check=False, timeout=GUARD, **captured({"env": environment(JOB=counter.command)})
@@ -85,8 +123,8 @@ def test_workers_under_make_are_as_many_as_its_slots(server: str, tmp_path: Path
 
 @pytest.mark.parametrize("style", ["pipe", "fifo"])
 def test_no_token_is_free_while_tests_wait_and_all_are_at_the_end(style: str, tmp_path: Path) -> None:
-    with Client(3, style=style) as client, client.acquire(), JobCounter(8, 3, client.available, once=True) as counter:
-        more = client.configure(env=environment(JOB=counter.command), cwd=suite(tmp_path, JOBS), **FOR_MAKE)
+    with Client(3, style=style) as client, client.acquire(), counter_of(client, tmp_path) as counter:
+        more = client.configure(env=environment(JOB=counter.command), cwd=jobs(tmp_path), **FOR_MAKE)
         done = subprocess.run([*PYTEST, "-n", "4"], check=False, timeout=GUARD, **captured(more))
         assert done.returncode == 0, done.stdout + done.stderr
         assert client.available() == 2
@@ -95,8 +133,8 @@ def test_no_token_is_free_while_tests_wait_and_all_are_at_the_end(style: str, tm
 
 def test_two_runs_share_the_slots(tmp_path: Path) -> None:
     recipes = "".join(f"{name}:\n\t+{command_line([*PYTEST, '-n', '2'])}\n" for name in ("one", "two"))
-    (suite(tmp_path, JOBS) / "Makefile").write_text(f"all: one two\n{recipes}")
-    with JobCounter(16, 3, lambda: 0, once=True) as counter:
+    (jobs(tmp_path) / "Makefile").write_text(f"all: one two\n{recipes}")
+    with JobCounter(16, 3, lambda: free_while_one_waits(tmp_path, lambda: 0), once=True) as counter:
         make = [*server_command("4.4.1 pipe")[1], "-j3"]
         env = environment(JOB=counter.command)
         done = subprocess.run(make, cwd=tmp_path, check=False, timeout=GUARD, **captured({"env": env}))
@@ -172,20 +210,33 @@ def test_a_run_that_stops_at_the_first_failure(workers: list[str], tmp_path: Pat
     assert "assert 4 != 4" in done.stdout
 
 
-def test_a_worker_that_crashes(tmp_path: Path, whole: NewPipe) -> None:
-    """Its slot, the implicit one too, comes back: the pool is checked byte by byte when this is over."""
+def test_a_worker_that_crashes_on_a_token(tmp_path: Path, whole: NewPipe) -> None:
+    """The token comes back: the pool is checked byte by byte when this is over."""
     text = """
 import os, pytest
-@pytest.mark.parametrize("number", range(9))
+@pytest.mark.parametrize("number", range(2))
+def test_it(number, jobserver_token):
+    if jobserver_token is not None:
+        open("crashed", "w").close()
+        os._exit(3)
+    while not os.path.exists("crashed"):
+        os.sched_yield()
+"""
+    done = run_pytest("-n", "2", cwd=suite(tmp_path, text), **under(whole(b"p")))
+    assert "1 failed, 1 passed" in done.stdout, done.stdout
+
+
+def test_a_worker_that_crashes_on_the_implicit_slot(tmp_path: Path, whole: NewPipe) -> None:
+    """There is no other slot, and the other tests run on it."""
+    text = """
+import os, pytest
+@pytest.mark.parametrize("number", range(6))
 def test_it(number):
     if number == 1:
-        os._exit(3)
-    if number == 4:
         os.kill(os.getpid(), 9)
 """
-    done = run_pytest("-n", "3", cwd=suite(tmp_path, text), **under(whole(b"pq")))
-    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout
-    assert "2 failed, 7 passed" in done.stdout, done.stdout
+    done = run_pytest("-n", "2", cwd=suite(tmp_path, text), **under(whole(b"")))
+    assert "1 failed, 5 passed" in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "3"]])

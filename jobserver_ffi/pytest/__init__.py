@@ -63,7 +63,7 @@ def _slots_of_worker(config: pytest.Config) -> Client | Remote | None:
     address = config.workerinput.get(_ADDRESS)  # type: ignore[attr-defined]
     if address is not None:
         return Remote(address)
-    path = config.getoption("--jobserver")
+    path = config.getoption("--jobserver") or os.environ.get("PYTEST_JOBSERVER")
     if not path:
         return None
     try:

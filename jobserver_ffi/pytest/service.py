@@ -1,6 +1,6 @@
 """Slots for the workers of pytest-xdist, from the process that started them.
 
-A worker has its starter's environment but not its descriptors, so it could join a fifo but not a pipe. And a worker that
+A worker has its starter's environment but not its descriptors: it could join a fifo, but no pipe. And a worker that
 crashes would take its token with it. So the starter takes the slots, and a worker has one for as long as it says so
 on a connection that ends with it.
 """
@@ -44,7 +44,9 @@ class Service:
 
     def __init__(self, client: Client) -> None:
         if not hasattr(socket, "AF_UNIX"):
-            raise pytest.UsageError("jobserver: slots for the workers of pytest-xdist need Unix sockets; run without -n")
+            raise pytest.UsageError(
+                "jobserver: slots for the workers of pytest-xdist need Unix sockets; run without -n"
+            )
         self._client = client
         self._directory = tempfile.mkdtemp(prefix="jobserver-pytest-")
         self.address = os.path.join(self._directory, "slots")
