@@ -122,8 +122,8 @@ static int take_one_of_two(jobserver_client *client, unsigned char *byte, const 
 }
 
 /* Takes what a waiter was woken for, and sees to it that the wake-up is not lost. In a pool of one page nothing can be. */
-static int take_woken(jobserver_client *client, unsigned char *bytes, size_t size,
-                      const struct jobserver_until *until) {
+JOBSERVER_APART static int take_woken(jobserver_client *client, unsigned char *bytes, size_t size,
+                                      const struct jobserver_until *until) {
     if (size == 1 && jobserver_channel_capacity(client->channel) > 1) {
         return take_one_of_two(client, bytes, until);
     }
