@@ -180,9 +180,9 @@ def test_wrong_arguments(words: str, message: str) -> None:
     done = run(*words.split())
     assert (done.returncode, done.stdout) == (2, "")
     usage, error = done.stderr.splitlines()
-    assert (
-        usage
-        == "usage: jobserver run [-j N] [--style {auto,pipe,fifo}] [--check] [--] CMD [ARGUMENT ...] [--- CMD ...]..."
+    assert usage == (
+        "usage: jobserver run [-j N] [--pool NAME] [--style {auto,pipe,fifo}] [--check] [--] CMD [ARGUMENT ...] "
+        "[--- CMD ...]..."
     )
     assert error.startswith("jobserver run: error: ") and message in error
     assert len(error) < 400

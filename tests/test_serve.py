@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -25,6 +25,9 @@ from .served import Held, Place, new_place
 from .test_run_several import LOSER
 
 pytestmark = pytest.mark.needs("signals")
+
+if TYPE_CHECKING:
+    from jobserver_ffi.serve.client import PoolConnection
 
 POOL = ["run", "--pool", "default"]
 
@@ -450,6 +453,41 @@ def test_many_clients_at_once(place: Place) -> None:
             client.close()
         assert place.until(lambda status: not status["leases"])["ended"]["leases"] == 100
         assert server.process.poll() is None
+
+
+def test_server_without_descriptors_goes_on(place: Place) -> None:
+    """One client is refused, and others wait to be let in; when they have gone all is as before."""
+    few = ["sh", "-c", 'ulimit -n 40 && exec "$@"', "sh", *JOBSERVER, "serve", "-j50"]
+    with Running(few, env=place.environment) as server:
+        stack = ExitStack()
+        assert server.process.stdout is not None and "serving" in server.process.stdout.readline()
+        replies = []
+        while "refused" not in replies:
+            client = stack.enter_context(place.connect())
+            client._send({"request": "lease", "name": "x", "command": [], "style": "pipe"})
+            replies.append(outcome(client))
+        assert "started" in replies
+        for _ in range(40):
+            stack.enter_context(place.connect())
+        stack.close()
+        assert place.until(lambda status: not status["leases"])["in_use"] == 0
+        assert place.call(*POOL, "true").returncode == 0
+        assert server.process.poll() is None
+
+
+def outcome(client: PoolConnection) -> str:
+    """How the request for a lease ended."""
+    from jobserver_ffi.serve.client import RequestRefused, ServerGone
+
+    try:
+        while (answer := client._answer())["reply"] == "queued":
+            pass
+    except RequestRefused as error:
+        assert "Too many open files" in str(error)
+        return "refused"
+    except ServerGone:
+        return "parted"
+    return str(answer["reply"])
 
 
 @pytest.mark.needs("systemd")
