@@ -367,7 +367,7 @@ def test_too_few_descriptors(descriptors: int, style: str, status: int, message:
 
 def test_no_place_for_a_fifo(tmp_path: Path) -> None:
     """No directory is made where one cannot be, and the message names the mend."""
-    preparation = f"jobserver_ffi.create.fifo_directories = lambda: [{str(tmp_path / 'none')!r}]"
+    preparation = f"jobserver_ffi.create.fifo_directories = lambda *_: [{str(tmp_path / 'none')!r}]"
     done = prepared(preparation, "run", "-j2", "--style", "fifo", "true")
     assert (done.returncode, done.stderr) == (
         125,
