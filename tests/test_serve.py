@@ -182,7 +182,11 @@ def test_build_goes_on_when_its_server_is_killed(style: str, place: Place, make4
     counter.check()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [number for number in signal.Signals if number.name in ("SIGTERM", "SIGKILL")],
+    ids=lambda number: number.name,
+)
 def test_new_server_leaves_the_fifos_of_running_builds(number: signal.Signals, place: Place) -> None:
     with Held(place, "-j2", "--style", "fifo") as first:
         old = place.status()["process"]
