@@ -35,6 +35,7 @@ CAPABILITIES = {
     "sh": os.name == "posix",
     "sockets with names": hasattr(socket, "AF_UNIX"),
     "any file name": os.name == "posix",
+    "subreaper": sys.platform == "linux",
     "name spaces": sys.platform == "linux",
     "systemd": sys.platform == "linux",
 }

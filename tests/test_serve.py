@@ -149,6 +149,7 @@ def test_lease_of_a_killed_run_lasts_as_long_as_its_command(place: Place) -> Non
         assert second.finish().stdout == "second\n"
 
 
+@pytest.mark.needs("subreaper")
 def test_what_a_command_leaves_behind_keeps_its_slot(place: Place, tmp_path: Path) -> None:
     """Also if it has closed the life line, as what Python's subprocess starts has."""
     orphan = f"import os, time; time.sleep(0.3); os.rmdir({str(tmp_path / 'running')!r})"
@@ -182,11 +183,7 @@ def test_build_goes_on_when_its_server_is_killed(style: str, place: Place, make4
     counter.check()
 
 
-@pytest.mark.parametrize(
-    "number",
-    [number for number in signal.Signals if number.name in ("SIGTERM", "SIGKILL")],
-    ids=lambda number: number.name,
-)
+@pytest.mark.parametrize("number", [number for number in signal.Signals if number.name in ("SIGTERM", "SIGKILL")])
 def test_new_server_leaves_the_fifos_of_running_builds(number: signal.Signals, place: Place) -> None:
     with Held(place, "-j2", "--style", "fifo") as first:
         old = place.status()["process"]
