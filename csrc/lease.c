@@ -226,6 +226,9 @@ static int wait_for(jobserver_lease *lease, enum jobserver_lease_state state, in
     if (lease->state >= state) {
         return 0;
     }
+    if (timeout == 0) {
+        return lease->broker->stopped ? JOBSERVER_CLOSED : -ETIMEDOUT;
+    }
     int result = jobserver_bell_open(&waiter.bell);
     if (result < 0) {
         return result;

@@ -50,6 +50,7 @@ CAPABILITIES = {
     "children that are reaped": hasattr(os, "waitid"),
     "descriptors to wait for": os.name == "posix",
     "descriptors that can be counted": open_descriptors() > 0,
+    "subreaper": sys.platform == "linux",
     "name spaces": sys.platform == "linux",
     "systemd": sys.platform == "linux",
 }

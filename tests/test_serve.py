@@ -9,11 +9,12 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -25,6 +26,9 @@ from .served import Held, Place, new_place
 from .test_run_several import LOSER
 
 pytestmark = pytest.mark.needs("signals")
+
+if TYPE_CHECKING:
+    from jobserver_ffi.serve.client import PoolConnection
 
 POOL = ["run", "--pool", "default"]
 
@@ -145,6 +149,7 @@ def test_lease_of_a_killed_run_lasts_as_long_as_its_command(place: Place) -> Non
         assert second.finish().stdout == "second\n"
 
 
+@pytest.mark.needs("subreaper")
 def test_what_a_command_leaves_behind_keeps_its_slot(place: Place, tmp_path: Path) -> None:
     """Also if it has closed the life line, as what Python's subprocess starts has."""
     orphan = f"import os, time; time.sleep(0.3); os.rmdir({str(tmp_path / 'running')!r})"
@@ -178,7 +183,7 @@ def test_build_goes_on_when_its_server_is_killed(style: str, place: Place, make4
     counter.check()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [number for number in signal.Signals if number.name in ("SIGTERM", "SIGKILL")])
 def test_new_server_leaves_the_fifos_of_running_builds(number: signal.Signals, place: Place) -> None:
     with Held(place, "-j2", "--style", "fifo") as first:
         old = place.status()["process"]
@@ -450,6 +455,61 @@ def test_many_clients_at_once(place: Place) -> None:
             client.close()
         assert place.until(lambda status: not status["leases"])["ended"]["leases"] == 100
         assert server.process.poll() is None
+
+
+def test_server_without_descriptors_goes_on(place: Place) -> None:
+    """One client is refused, and others wait to be let in; when they have gone all is as before."""
+    few = ["sh", "-c", 'ulimit -n 40 && exec "$@"', "sh", *JOBSERVER, "serve", "-j50"]
+    with Running(few, env=place.environment) as server:
+        stack = ExitStack()
+        assert server.process.stdout is not None and "serving" in server.process.stdout.readline()
+        replies = ["started"]
+        while replies[-1] == "started":
+            client = stack.enter_context(place.connect())
+            client._send({"request": "lease", "name": "x", "command": [], "style": "pipe"})
+            replies.append(outcome(client))
+        assert replies[2:-1] and replies[-1] == "refused"
+        for _ in range(40):
+            stack.enter_context(place.connect())
+        stack.close()
+        assert place.until(lambda status: not status["leases"])["in_use"] == 0
+        assert place.call(*POOL, "true").returncode == 0
+        assert server.process.poll() is None
+
+
+def test_client_that_does_not_read_is_not_heard_meanwhile(place: Place) -> None:
+    """And gets all in the end: also descriptors, which had to be kept."""
+    requests = 2000
+    with place.serve("-j2"), place.connect() as client:
+        status = b'{"request": "status"}\n' * requests
+        lease = b'{"request": "lease", "name": "x", "style": "pipe"}\n'
+        sending = threading.Thread(target=client._lines.socket.sendall, args=(status + lease,))
+        sending.start()
+        assert place.call(*POOL, "true").returncode == 0, "nobody else is kept waiting"
+        for _ in range(requests):
+            assert client._answer()["reply"] == "status"
+        sending.join()
+        while (answer := client._answer())["reply"] == "queued":
+            pass
+        assert answer["descriptors"] == ["take", "give", "life line"]
+        take, give, life_line = client._lines.take_descriptors()
+        assert os.read(take, 1) == b"+"
+        os.write(give, b"+")
+        for descriptor in (take, give, life_line):
+            os.close(descriptor)
+
+
+def outcome(client: PoolConnection) -> str:
+    """How the request for a lease ended."""
+    from jobserver_ffi.serve.client import RequestRefused
+
+    try:
+        while (answer := client._answer())["reply"] == "queued":
+            pass
+    except RequestRefused as error:
+        assert "Too many open files" in str(error)
+        return "refused"
+    return str(answer["reply"])
 
 
 @pytest.mark.needs("systemd")

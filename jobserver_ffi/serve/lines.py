@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from collections import deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,27 @@ class BadLine(Exception):
     """What came is no line of the protocol."""
 
 
+@dataclass
+class _Outgoing:
+    """What is left to be sent of a line, with the descriptors that go with its first byte."""
+
+    data: bytes
+    descriptors: list[int]
+    copies: list[int] = field(default_factory=list)  # those that are to be closed when they are sent
+
+    def keep(self) -> None:
+        """The caller may close its descriptors from now on."""
+        for number in self.descriptors:
+            self.copies.append(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _ABOVE_STANDARD))
+        self.descriptors = self.copies
+
+    def sent(self, count: int) -> None:
+        """So many bytes are on their way."""
+        self.data = self.data[count:]
+        _close(self.copies)
+        self.descriptors, self.copies = [], []
+
+
 class Lines:
     """Both directions of a connection. It owns the socket, and the descriptors that came and were not fetched.
 
@@ -33,7 +55,7 @@ class Lines:
         self.socket = connected
         self._longest = longest
         self._in = bytearray()
-        self._out: deque[tuple[bytes, list[int]]] = deque()
+        self._out: deque[_Outgoing] = deque()
         self._descriptors: list[int] = []
 
     def fileno(self) -> int:
@@ -51,9 +73,12 @@ class Lines:
         Raises:
             OSError: The other end is gone.
         """
-        copies = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _ABOVE_STANDARD) for number in descriptors]
-        self._out.append((json.dumps(message).encode() + b"\n", copies))
+        waiting = _Outgoing(json.dumps(message).encode() + b"\n", list(descriptors))
+        self._out.append(waiting)
         self.flush()
+        # Copies only if they must be kept: the other end gets its own, which cost this process nothing.
+        if waiting.descriptors:
+            waiting.keep()
 
     def flush(self) -> None:
         """Sends what waits, as far as it fits.
@@ -62,15 +87,17 @@ class Lines:
             OSError: The other end is gone.
         """
         while self._out:
-            data, descriptors = self._out[0]
+            first = self._out[0]
             try:
-                sent = socket.send_fds(self.socket, [data], descriptors) if descriptors else self.socket.send(data)
+                if first.descriptors:
+                    sent = socket.send_fds(self.socket, [first.data], first.descriptors)
+                else:
+                    sent = self.socket.send(first.data)
             except BlockingIOError:
                 return
-            _close(descriptors)
-            self._out.popleft()
-            if sent < len(data):
-                self._out.appendleft((data[sent:], []))
+            first.sent(sent)
+            if not first.data:
+                self._out.popleft()
 
     def receive(self) -> list[dict[str, Any]] | None:
         """What has come in whole lines; None at the end. Waits for something on a socket that blocks.
@@ -101,8 +128,8 @@ class Lines:
     def close(self) -> None:
         """Closes the connection; what is on the way to the other end still arrives."""
         _close(self.take_descriptors())
-        for _, descriptors in self._out:
-            _close(descriptors)
+        for waiting in self._out:
+            _close(waiting.copies)
         self._out.clear()
         self.socket.close()
 

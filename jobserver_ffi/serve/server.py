@@ -296,13 +296,14 @@ class PoolServer:
                 self._tell(client, "queued", before=place)
 
     def _tell(self, client: _Client, reply: str, attached: list[int] | None = None, **values: Any) -> None:
-        """Sends what nobody asked for in this moment. That a client is gone is noticed when its end is read."""
+        """Sends what nobody asked for in this moment. Who cannot get it is parted with when the end is read."""
         try:
             client.answer(reply, attached, **values)
             if client.lines.unsent:
                 self._selector.modify(client.lines, _WRITE)
         except OSError:
-            pass
+            with suppress(OSError):
+                client.lines.socket.shutdown(socket.SHUT_RDWR)
 
     def _forget(self, lease: ServedLease, report: LeaseReport) -> None:
         """A lease has ended."""
