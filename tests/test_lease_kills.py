@@ -27,6 +27,7 @@ SLOTS = 5
 BUILDS_AT_ONCE = 3
 SIGNALS = [number for number in signal.Signals if number.name in ("SIGKILL", "SIGINT", "SIGTERM", "SIGHUP")]
 LATEST_KILL = 0.25  # seconds after the start; a build has more jobs than fit into them
+SLOWEST = 10  # times the patience, for a machine that is too busy to fill the slots so soon
 JOBS = 1000
 
 
@@ -46,24 +47,24 @@ class Builds:
         }
 
 
-def kill_one(pool: Pool, builds: Builds, chance: random.Random) -> LeaseReport:
+def kill_one(pool: Pool, builds: Builds, chance: random.Random, latest: float) -> LeaseReport:
     """Starts a build and kills it at a random moment."""
     (tool, style), command = chance.choice(list(builds.commands.items()))
     number = chance.choice(SIGNALS)
     with pool.lease(f"{tool} {style}", style=style) as lease:
         process = lease.popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(chance.uniform(0, LATEST_KILL))  # the moment, not a synchronisation
+        time.sleep(chance.uniform(0, latest))  # the moment, not a synchronisation
         process.send_signal(number)
         process.wait(GUARD)
         return lease.wait(GUARD)
 
 
-def kill_many(pool: Pool, builds: Builds, kills: int, chance: random.Random) -> list[LeaseReport]:
+def kill_many(pool: Pool, builds: Builds, kills: int, chance: random.Random, latest: float) -> list[LeaseReport]:
     """Kills so many builds, some at a time."""
     reports: list[LeaseReport] = []
 
     def kill(chance: random.Random, count: int) -> None:
-        reports.extend(kill_one(pool, builds, chance) for _ in range(count))
+        reports.extend(kill_one(pool, builds, chance, latest) for _ in range(count))
 
     shares = [kills // BUILDS_AT_ONCE + (number < kills % BUILDS_AT_ONCE) for number in range(BUILDS_AT_ONCE)]
     threads = [threading.Thread(target=kill, args=(random.Random(chance.random()), share)) for share in shares]
@@ -79,13 +80,15 @@ def test_killed_at_random_moments(ninja: Tool, tmp_path: Path) -> None:
     left = int(os.environ.get("JOBSERVER_KILLS", "50"))
     chance = random.Random(left)
     peak = lost = jobs = 0
+    patience = 1
     with Pool(SLOTS) as pool:
-        while left > 0:
-            round_of = min(left, 50)
+        while left > 0 or (peak < SLOTS and patience < SLOWEST):
+            round_of = min(left, 50) or 10
+            patience += left <= 0
             left -= round_of
             with JobCounter(JOBS * JOBS, 1, lambda: 0) as counter:
-                builds = Builds(tmp_path, f"{counter.command} sleep 0.02", JOBS, ninja)
-                reports = kill_many(pool, builds, round_of, chance)
+                builds = Builds(tmp_path, f"{counter.command} sleep 0.05", JOBS, ninja)
+                reports = kill_many(pool, builds, round_of, chance, patience * LATEST_KILL)
             peak, jobs = max(peak, counter.peak), jobs + counter.jobs
             assert not counter.stuck
             assert len(reports) == round_of
