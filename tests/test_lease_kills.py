@@ -83,7 +83,7 @@ def test_killed_at_random_moments(ninja: Tool, tmp_path: Path) -> None:
     patience = 1
     with Pool(SLOTS) as pool:
         while left > 0 or (peak < SLOTS and patience < SLOWEST):
-            round_of = min(left, 50) or 10
+            round_of = min(left, 50) if left > 0 else 10
             patience += left <= 0
             left -= round_of
             with JobCounter(JOBS * JOBS, 1, lambda: 0) as counter:
