@@ -14,8 +14,10 @@ from .pairs import BARE, LIMIT, Missing, Pairs, pool
 from .peers import left_out
 from .rows import Times
 
-PAIRS = 1000  # in one turn: enough that getting warm again does not count, and a third of a millisecond of the limit
-TURNS = either(300, 40)
+# In one turn: enough that getting warm again does not count, and that the turn is over in less than a millisecond. What
+# takes longer than the scheduler's slice is interrupted on a busy machine in every turn, and not only in some.
+PAIRS = 500
+TURNS = either(500, 60)
 FIRST_TURNS = 5  # not counted: the interpreter specialises the loops
 
 

@@ -316,11 +316,11 @@ OURS = (
     Pairs("C: jobserver_take_raw, jobserver_release_raw", core("core_raw_pairs")),
     Pairs("client.release_raw(client.acquire_raw())", joined(raw), most=1.25),
     Pairs("with client.acquire()", joined(acquire), most=2.0),
-    Pairs("with client.acquire(timeout=60)", joined(acquire_timeout)),
+    Pairs("with client.acquire(timeout=60)", joined(acquire_timeout), divisor=2),
     Pairs("client.try_acquire(), .release()", joined(try_acquire)),
     Pairs("with client.slot(), no implicit slot", joined(slot)),
     Pairs("with client.slot(), the implicit one: no system call", implicit_slot),
-    Pairs("async with await tokens.acquire()", event_loop, divisor=10),
+    Pairs("async with await tokens.acquire()", event_loop, divisor=3),
     Pairs("JobserverExecutor.submit().result()", executor, divisor=50),
     Pairs("own pipe: with client.acquire()", made(acquire, "pipe")),
     Pairs("shared description: with client.acquire()", on_a_shared_description),
@@ -339,7 +339,7 @@ OTHER_THINGS = (
     Pairs("not the protocol: multiprocessing.Semaphore", of_multiprocessing),
     Pairs("not the protocol: posix_ipc.Semaphore", of_posix),
     Pairs("one process only: threading.Semaphore", of_threading),
-    Pairs("one token only: filelock", of_filelock, divisor=20),
+    Pairs("one token only: filelock", of_filelock, divisor=100),
     Pairs("no jobserver: ThreadPoolExecutor.submit().result()", thread_pool, divisor=50),
 )
 

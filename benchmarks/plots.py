@@ -24,6 +24,7 @@ SETTINGS: Any = {
     "font.size": 10.0,
 }
 PEERS = ("Rust", "gnumake-tokenpool", "not the protocol", "one process", "one token", "no jobserver", "os.")
+LEAST_LABELLED = 2.5  # sleeps; below lie the limit and all who wake one waiter for one token
 LIMIT = re.compile(r"C: read\b|fifo: C: read")
 
 Colours = dict[str, str]
@@ -66,10 +67,13 @@ def herd(axes: Axes, rows: list[Result], colours: Colours) -> None:
         number, _, name = row["name"].partition(" waiters, ")
         lines.setdefault(name, []).append((int(number), row["value"]))
     for name, points in lines.items():
-        thick = 2.0 if points[-1][1] > 10 else 1.0
-        axes.plot(*zip(*points, strict=True), color=colour(name, colours), marker="o", markersize=3, linewidth=thick)
-        if points[-1][1] > 10:
-            axes.annotate(name, points[-1], (-6, 0), textcoords="offset points", ha="right", color=colours["text"])
+        axes.plot(*zip(*points, strict=True), color=colour(name, colours), marker="o", markersize=3)
+        if points[-1][1] > LEAST_LABELLED:
+            place: Any = {"textcoords": "offset points", "ha": "right", "va": "bottom"}
+            axes.annotate(name, points[-1], (-4, 3), color=colours["text"], **place)
+    end = max(number for points in lines.values() for number, _ in points)
+    axes.annotate("all others", (end, 2), (-4, -12), color=colours["text"], textcoords="offset points", ha="right")
+    axes.margins(y=0.1)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     counts = [number for number, _ in next(iter(lines.values()))]

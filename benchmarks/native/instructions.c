@@ -2,7 +2,8 @@
 #include <valgrind/callgrind.h>
 
 void counting_begin(void) {
-    CALLGRIND_DUMP_STATS_AT("before"); /* which begins anew; what CALLGRIND_ZERO_STATS leaves would count for functions */
+    CALLGRIND_DUMP_STATS_AT(
+        "before"); /* which begins anew; what CALLGRIND_ZERO_STATS leaves would count for functions */
 }
 
 void counting_end(const char *name) {
