@@ -318,7 +318,7 @@ def test_no_code_but_a_line_of_pyproject(building: Environment, tmp_path: Path) 
         variables = project.counted(counter)
         options = client.configure(cwd=tmp_path, env={**building.variables, **variables})
         program = "from setuptools.build_meta import build_wheel; print(build_wheel('dist'))"
-        with client.acquire(), Running([building.python, "-c", program], **options) as running:
+        with client.acquire(), Running([building.python, "-I", "-c", program], **options) as running:
             built(running.finish())
         assert client.available() == 3
     counter.check()

@@ -136,7 +136,7 @@ def test_this_package_builds_itself(building: Environment, tmp_path: Path) -> No
     program = "from setuptools.build_meta import build_wheel; print(build_wheel('dist'))"
     with Client(2) as client, client.acquire():
         options = client.configure(cwd=tree, env=building.variables, stdout=-1, stderr=-1, text=True)
-        with Running([building.python, "-c", program], **options) as running:
+        with Running([building.python, "-I", "-c", program], **options) as running:
             done = built(running.finish())
         assert client.available() == 1
     sources = {path.name for path in (SOURCES / "csrc").glob("*.c")}
