@@ -1,8 +1,8 @@
 """How long does a build with `jobserver_ffi.build` take on two cores, beside the serial command?
 
 The project is brotli's source distribution: 35 C sources in one extension, which need nothing but Python. One extension
-is what `build_ext -j` of setuptools cannot speed up, and its setup.py has a `build_ext` of its own, as many have. The two
-ways take turns. On a machine that others use too, the wall-clock ratio says more of them than of us; beside it stands the
+is what `build_ext -j` of setuptools cannot speed up, and its setup.py has a `build_ext` of its own, as many have. The
+two ways take turns. On a machine that others use too, the wall clock says more of them than of us; beside it stands the
 number of CPUs that each build had.
 """
 
