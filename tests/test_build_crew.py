@@ -134,6 +134,8 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+# Python itself may be at a weak reference's callback, out of which it lets no exception.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("seed", range(3))
 def test_interrupt_at_any_instruction_leaves_the_pool_whole(seed: int) -> None:
     moments = random.Random(seed)
