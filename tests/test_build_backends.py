@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .building import OURS, Environment, Project, built, new_environment
+from .building import OURS, Environment, Project, built, new_environment, long_form
 from .command import Done, Running
 from .conftest import Tool
 from .overlap import JobCounter
@@ -119,7 +119,7 @@ def test_scikit_build_core_with_make_joins(project: BackendProject, make441: Too
     counter.check()
 
 
-@pytest.mark.parametrize("generator", ["Ninja", "Unix Makefiles"])
+@pytest.mark.parametrize("generator", [pytest.param("Ninja", marks=long_form), "Unix Makefiles"])
 def test_scikit_build_core_is_told_a_number(project: BackendProject, make43: Tool, generator: str) -> None:
     """By CMAKE_BUILD_PARALLEL_LEVEL, whatever the make."""
     project.cmake()

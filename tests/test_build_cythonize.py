@@ -11,7 +11,7 @@ import pytest
 
 from jobserver_ffi import Client
 
-from .building import Environment, Project, built
+from .building import Environment, Project, built, long_form
 from .command import Done, Running
 from .overlap import JobCounter
 
@@ -66,7 +66,9 @@ def test_modules_fill_the_slots(building: Environment, tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.c"))) == 5
 
 
-@pytest.mark.parametrize(("options", "variables"), [("nthreads=2", {"MAX_JOBS": "1"}), ("", {"MAX_JOBS": "2"})])
+@pytest.mark.parametrize(
+    ("options", "variables"), [("nthreads=2", {"MAX_JOBS": "1"}), pytest.param("", {"MAX_JOBS": "2"}, marks=long_form)]
+)
 def test_jobserver_of_its_own(building: Environment, tmp_path: Path, options: str, variables: dict[str, str]) -> None:
     modules = Modules(tmp_path, building, 3)
     with JobCounter(3, 2, lambda: 0) as counter:
@@ -74,7 +76,9 @@ def test_jobserver_of_its_own(building: Environment, tmp_path: Path, options: st
     counter.check()
 
 
-@pytest.mark.parametrize("options", ["", "build_dir='temp', exclude=['module1.pyx']", "exclude_failures=True"])
+@pytest.mark.parametrize(
+    "options", ["", pytest.param("build_dir='temp', exclude=['module1.pyx']", marks=long_form), "exclude_failures=True"]
+)
 def test_returns_and_writes_what_cython_does(building: Environment, tmp_path: Path, options: str) -> None:
     found = []
     for imports in (THEIRS, OURS):

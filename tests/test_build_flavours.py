@@ -11,7 +11,7 @@ import pytest
 
 from jobserver_ffi import Client
 
-from .building import OURS, SERIAL, SOURCES, Environment, Project, built, commands_in
+from .building import OURS, SERIAL, SOURCES, Environment, Project, built, commands_in, long_form
 from .command import Running
 from .overlap import JobCounter
 
@@ -34,7 +34,7 @@ CYTHON = {
 }
 
 
-@pytest.mark.parametrize("command", list(CYTHON))
+@pytest.mark.parametrize("command", ["setuptools", *(pytest.param(name, marks=long_form) for name in list(CYTHON)[1:])])
 def test_cython(building: Environment, tmp_path: Path, command: str) -> None:
     project = Project(tmp_path, building)
     for name in ("one", "two"):
