@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .building import OURS, Environment, Project, built, new_environment, long_form
+from .building import OURS, Environment, Project, built, long_form, new_environment
 from .command import Done, Running
 from .conftest import Tool
 from .overlap import JobCounter

@@ -13,7 +13,7 @@ import pytest
 
 from jobserver_ffi import Client
 
-from .building import SERIAL, Environment, Project, built, commands_in, names, long_form
+from .building import SERIAL, Environment, Project, built, commands_in, long_form, names
 from .command import Running
 from .conftest import Tool
 from .overlap import GUARD, JobCounter
