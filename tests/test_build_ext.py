@@ -13,7 +13,7 @@ import pytest
 
 from jobserver_ffi import Client
 
-from .building import SERIAL, Environment, Project, built, commands_in, names
+from .building import SERIAL, Environment, Project, built, commands_in, long_form, names
 from .command import Running
 from .conftest import Tool
 from .overlap import GUARD, JobCounter
@@ -58,7 +58,7 @@ def test_two_builds_under_make_share_its_slots(building: Environment, gnu_make: 
         ([], {"JOBSERVER_FFI_JOBS": "3", "MAX_JOBS": "1"}, 3),
         ([], {"MAX_JOBS": "3"}, 3),
         (["-j3"], {"MAX_JOBS": "1"}, 3),
-        (["-j2"], {}, 2),
+        pytest.param(["-j2"], {}, 2, marks=long_form),
     ],
 )
 def test_jobserver_of_its_own(
@@ -186,7 +186,7 @@ def check_gone(project: Project) -> None:
     [
         ("cc $*; exit $?", "failed with exit code 1"),
         ("kill -9 $$", "failed with exit code -9"),
-        ("echo out of order >&2; exit 33", "failed with exit code 33"),
+        pytest.param("echo out of order >&2; exit 33", "failed with exit code 33", marks=long_form),
     ],
 )
 def test_first_error_stops_the_rest(building: Environment, tmp_path: Path, how: str, message: str) -> None:
@@ -318,7 +318,7 @@ def test_no_code_but_a_line_of_pyproject(building: Environment, tmp_path: Path) 
         variables = project.counted(counter)
         options = client.configure(cwd=tmp_path, env={**building.variables, **variables})
         program = "from setuptools.build_meta import build_wheel; print(build_wheel('dist'))"
-        with client.acquire(), Running([building.python, "-c", program], **options) as running:
+        with client.acquire(), Running([building.python, "-I", "-c", program], **options) as running:
             built(running.finish())
         assert client.available() == 3
     counter.check()

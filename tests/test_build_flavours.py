@@ -11,7 +11,7 @@ import pytest
 
 from jobserver_ffi import Client
 
-from .building import OURS, SERIAL, SOURCES, Environment, Project, built, commands_in
+from .building import OURS, SERIAL, SOURCES, Environment, Project, built, commands_in, long_form
 from .command import Running
 from .overlap import JobCounter
 
@@ -34,7 +34,7 @@ CYTHON = {
 }
 
 
-@pytest.mark.parametrize("command", list(CYTHON))
+@pytest.mark.parametrize("command", ["setuptools", *(pytest.param(name, marks=long_form) for name in list(CYTHON)[1:])])
 def test_cython(building: Environment, tmp_path: Path, command: str) -> None:
     project = Project(tmp_path, building)
     for name in ("one", "two"):
@@ -136,7 +136,7 @@ def test_this_package_builds_itself(building: Environment, tmp_path: Path) -> No
     program = "from setuptools.build_meta import build_wheel; print(build_wheel('dist'))"
     with Client(2) as client, client.acquire():
         options = client.configure(cwd=tree, env=building.variables, stdout=-1, stderr=-1, text=True)
-        with Running([building.python, "-c", program], **options) as running:
+        with Running([building.python, "-I", "-c", program], **options) as running:
             done = built(running.finish())
         assert client.available() == 1
     sources = {path.name for path in (SOURCES / "csrc").glob("*.c")}

@@ -46,19 +46,27 @@ class Job:
         self._slot: Acquired | None = None
         self.thread = threading.Thread(target=self._run, name=f"jobserver_ffi_build_{place}", daemon=True)
 
-    def go_on(self, slot: Acquired | None) -> None:
-        """Gives it the turn and a slot to run on; without one to unwind."""
+    def go_on(self, slot: Acquired) -> None:
+        """Gives it the turn, and a slot to run on."""
         self._slot = slot
         if self.batch is None:
             self.thread.start()
         else:
             self._turn.release()
 
+    def unwind(self) -> None:
+        """Ends it, if it has begun; its crew was stopped. Again, or while it runs: harmless."""
+        self._turn.release()
+        if self.thread.ident is not None:
+            self.thread.join()
+        self._give_back()
+
     def _run(self) -> None:
         _current.job = self
         try:
             try:
-                self._function()
+                if not self.crew.stopped:
+                    self._function()
             finally:
                 self._give_back()
         except Stopped:
@@ -73,7 +81,8 @@ class Job:
         self._give_back()
         batch = Batch(calls)
         self.crew.parked(self, batch)
-        self._turn.acquire()
+        if not self.crew.stopped:
+            self._turn.acquire()
         if self.crew.stopped:
             raise Stopped
         if batch.error is not None:
@@ -103,7 +112,8 @@ class Crew:
         self._turn_taken = False
         self._running = 0
         self._error: BaseException | None = None
-        self._threads: list[threading.Thread] = []
+        self._jobs: list[Job] = []
+        self._calls: dict[threading.Thread, Acquired] = {}
 
     def run(self, functions: Sequence[Callable[[], object]], after: Sequence[frozenset[int]] | None = None) -> None:
         """Runs jobs until the last has ended.
@@ -118,7 +128,8 @@ class Crew:
             BaseException: What the first job that failed raised; or the wait for a slot (PoolGone …).
         """
         places = range(len(functions))
-        self._new.extend(Job(self, place, functions[place], after[place] if after else frozenset()) for place in places)
+        self._jobs = [Job(self, place, functions[place], after[place] if after else frozenset()) for place in places]
+        self._new.extend(self._jobs)
         try:
             # Before each look at the state, so that no change goes unnoticed.
             while self._look_again() and len(self._ended) < len(functions) and self._error is None:
@@ -184,13 +195,12 @@ class Crew:
             else:
                 call = found.waiting.popleft()
         if isinstance(found, Job):
-            self._threads.append(found.thread)
             found.go_on(slot)
             return
         thread = threading.Thread(
             target=self._run_call, args=(found, *call, slot), name="jobserver_ffi_build_call", daemon=True
         )
-        self._threads.append(thread)
+        self._calls[thread] = slot
         thread.start()
 
     def _run_call(self, batch: Batch, place: int, function: Callable[[], Any], slot: Acquired) -> None:
@@ -204,6 +214,7 @@ class Crew:
         batch.one_is_done()
         with self._lock:
             self._running -= 1
+            self._calls.pop(threading.current_thread(), None)
         self._changed.set()
 
     def parked(self, job: Job, batch: Batch) -> None:
@@ -212,7 +223,6 @@ class Crew:
             job.batch = batch
             if self.stopped:
                 batch.stop()
-                job.go_on(None)
                 return
             self._parked.append(job)
             self._parked.sort(key=lambda parked: parked.place)
@@ -240,24 +250,24 @@ class Crew:
         finally:
             self._signal(getattr(signal, "SIGKILL", signal.SIGTERM))
             self._join(None)
-            for job in self._parked:
-                job.go_on(None)
-                job.thread.join()
+            for job in self._jobs:
+                job.unwind()
 
     def _signal(self, number: signal.Signals) -> None:
         with self._lock:
             self.stopped = True
             self._new.clear()
-            for job in self._parked:
-                assert job.batch is not None, "it is parked for its batch"
-                job.batch.stop(number)
+            for job in self._jobs:
+                if job.batch is not None:
+                    job.batch.stop(number)
 
     def _join(self, end: float | None) -> None:
-        """Waits for the calls, and for the job that has the turn, which ends when it hands out calls again."""
-        parked = {job.thread for job in self._parked}
-        for thread in self._threads:
-            if thread.ident is not None and thread not in parked:
+        """Waits for the calls. Gives back the slot of one whose thread was not started, as it was interrupted there."""
+        for thread, slot in self._calls.copy().items():
+            if thread.ident is not None:
                 thread.join(None if end is None else max(end - monotonic(), 0))
+            else:
+                slot.release()
 
 
 def hand_out(jobs: Jobs, calls: Sequence[Callable[[], Any]]) -> list[Any]:

@@ -53,8 +53,8 @@ class ParallelBuild(_Base):
         """
         if any("$PLACEHOLDER" in (extension.sources or ()) for extension in self.extensions):
             raise OptionError(
-                "cffi_modules go with a build_ext that setup() is given, not with one in [tool.setuptools.cmdclass], which "
-                "replaces cffi's: write setup(cmdclass={'build_ext': jobserver_ffi.build.build_ext}, ...)"
+                "cffi_modules go with a build_ext that setup() is given, not with one in [tool.setuptools.cmdclass], "
+                "which replaces cffi's: write setup(cmdclass={'build_ext': jobserver_ffi.build.build_ext}, ...)"
             )
         wanted = None if self.parallel is True or not self.parallel else int(self.parallel)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # Held while a function of Cython's module is replaced.
 _recording = threading.Lock()
 
+_SMALLEST = 200  # bytes of a C file that Cython does not look into, in search of a dead one
 _FAILED = "Failed compilations: "  # what Cython says of extensions that it leaves out
 
 
@@ -52,12 +54,11 @@ def cythonize(module_list: Any, exclude: Any = None, nthreads: int = 0, **option
     module_list = [module_list] if isinstance(module_list, str) else list(module_list)
     jobs = find_jobs(nthreads or None, _warn)
     with jobs.client:
-        extensions, to_compile, printed = _look_for_work(module_list, exclude, options)
-        lines = printed.splitlines(keepends=True)
-        print(*(line for line in lines if not line.startswith(_FAILED)), sep="", end="", flush=True)
+        extensions, to_compile, printed = _look_for_work(module_list, exclude, options, write=True)
+        print(printed, end="", flush=True)
         _compile_all(to_compile, jobs)
     if options.get("exclude_failures"):
-        extensions, _, printed = _look_for_work(module_list, exclude, {**options, "quiet": True})
+        extensions, _, printed = _look_for_work(module_list, exclude, {**options, "quiet": True}, write=False)
         print(*(line for line in printed.splitlines(keepends=True) if line.startswith(_FAILED)), sep="", end="")
     return extensions
 
@@ -67,19 +68,26 @@ def _warn(text: str) -> None:
 
 
 def _look_for_work(
-    module_list: list[Any], exclude: Any, options: dict[str, Any]
+    module_list: list[Any], exclude: Any, options: dict[str, Any], *, write: bool
 ) -> tuple[list[Any], list[tuple[Any, ...]], str]:
     """Lets Cython find out what is to be compiled, without compiling.
 
-    With `exclude_failures` it leaves out the extensions whose C file does not exist, or not yet.
+    With `exclude_failures` it leaves out the extensions whose C file does not exist in the end. So each that is to be
+    written exists meanwhile.
 
     Returns:
         The extensions; the arguments of `cythonize_one` for each module that has to be compiled; what was printed.
     """
     to_compile: list[tuple[Any, ...]] = []
 
+    in_their_place: list[str] = []
+
     def record(*args: Any) -> None:
         to_compile.append(args)
+        if write and not os.path.exists(args[1]):
+            in_their_place.append(args[1])
+            with open(args[1], "w") as file:
+                file.write(" " * _SMALLEST)
 
     printed = io.StringIO()
     with _recording, contextlib.redirect_stdout(printed):
@@ -89,6 +97,8 @@ def _look_for_work(
             extensions = Dependencies.cythonize(module_list, exclude=exclude, nthreads=0, **options)
         finally:
             Dependencies.cythonize_one = compile_one
+            for c_file in in_their_place:
+                os.remove(c_file)
     return extensions, to_compile, printed.getvalue()
 
 
