@@ -1,0 +1,459 @@
+"""`jobserver doctor`: each state is brought about with real makes, and what it says of it is compared word by word."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobserver_ffi import Client
+
+from .command import JOBSERVER, run, script
+from .conftest import PATH, Tool, missing
+from .doctored import DOCTOR, Seen, alone, doctor_after, in_recipe, shell
+
+pytestmark = pytest.mark.needs("/proc")
+
+BECOME_ANOTHER = "os.setgroups([]); os.setgid(65534); os.setuid(65534)"
+
+
+def need_root() -> None:
+    if os.geteuid() != 0:
+        missing("root, to become another user")
+
+
+def need_sudo() -> str:
+    need_root()
+    return shutil.which("sudo", path=PATH) or missing("sudo")
+
+
+def python_script(directory: Path, program: str, name: str = "program.py") -> str:
+    """The command, for a shell, of a piece of Python."""
+    (directory / name).write_text(program)
+    return shlex.join([sys.executable, str(directory / name)])
+
+
+# There is a jobserver.
+
+
+def test_a_pipe(make43: Tool, tmp_path: Path) -> None:
+    seen = in_recipe(make43, "-j3", shell(DOCTOR), tmp_path)
+    assert (seen.status, seen.found["free"]) == (0, 2)
+    seen.check("pipe")
+
+
+def test_a_fifo(make441: Tool, tmp_path: Path) -> None:
+    in_recipe(make441, "-j4", shell(DOCTOR), tmp_path).check("fifo")
+
+
+def test_a_fifo_needs_no_plus(make441: Tool, tmp_path: Path) -> None:
+    assert in_recipe(make441, "-j4", shell(DOCTOR), tmp_path, prefix="").status == 0
+
+
+@pytest.mark.parametrize("style", ["pipe", "fifo"])
+def test_jobserver_run(style: str, tmp_path: Path) -> None:
+    """A lease has other processes and other pipes than a make, but nothing is wrong with it."""
+    run("-j3", "--style", style, "--", "sh", "-c", shell(DOCTOR), cwd=tmp_path)
+    seen = Seen(tmp_path)
+    assert (seen.status, seen.names, seen.found["style"]) == (0, [], style)
+
+
+@pytest.mark.parametrize("style", ["pipe", "fifo"])
+def test_a_client_of_ours(style: str, tmp_path: Path) -> None:
+    with Client(3, style=style) as client, client.acquire():
+        client.run(["sh", "-c", shell(DOCTOR)], cwd=tmp_path, check=True)
+    seen = Seen(tmp_path)
+    assert (seen.status, seen.names, seen.found["free"]) == (0, [], 2)
+
+
+def test_a_make_that_starts_itself_anew_is_not_dead(gnu_make: Tool, tmp_path: Path) -> None:
+    """It has its makefile remade: the process stays, and its environment is what the first one had left."""
+    (tmp_path / "script").write_text(shell(DOCTOR) + "\n")
+    (tmp_path / "Makefile").write_text("include part.mk\nall:\n\t+@sh script; true\npart.mk:\n\t@touch $@\n")
+    subprocess.run([gnu_make.path, "-j3", "all"], cwd=tmp_path, capture_output=True, check=True)
+    assert (tmp_path / "part.mk").exists()
+    seen = Seen(tmp_path)
+    assert (seen.status, seen.names) == (0, [])
+
+
+def test_the_text_as_it_is_printed(tmp_path: Path) -> None:
+    """The one comparison in which line ends count."""
+    alone(tmp_path, {})
+    assert (tmp_path / "text").read_text() == (Path(__file__).parent / "doctor" / "printed.txt").read_text()
+
+
+# There is none.
+
+
+def test_nothing_is_set(tmp_path: Path) -> None:
+    alone(tmp_path, {}).check("not-under-a-jobserver")
+
+
+def test_jobs_set_by_hand(tmp_path: Path) -> None:
+    alone(tmp_path, {"MAKEFLAGS": "-j8"}).check("jobs-by-hand")
+
+
+def test_a_make_without_jobs(gnu_make: Tool, tmp_path: Path) -> None:
+    in_recipe(gnu_make, "", shell(DOCTOR), tmp_path).check("make-without-jobs")
+
+
+def test_a_make_with_one_job(make43: Tool, tmp_path: Path) -> None:
+    seen = in_recipe(make43, "-j1", shell(DOCTOR), tmp_path)
+    assert seen.names == ["make-without-jobs"] and "it was started with -j1" in seen.text
+
+
+def test_a_sub_make_that_left_the_jobserver_and_has_none(make43: Tool, tmp_path: Path) -> None:
+    (tmp_path / "part.mk").write_text(f"all:\n\t+@{shell(DOCTOR)}; true\n".replace("$?", "$$?"))
+    in_recipe(make43, "-j3", f"{make43.path} -f part.mk -j1", tmp_path).check("own-jobs-none")
+
+
+@pytest.mark.parametrize(("version", "closed"), [("make43", ""), ("make441", "--jobserver-style=pipe")])
+def test_a_recipe_without_a_plus(version: str, closed: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """make 4.3 closes the descriptors, make 4.4 says `-2,-2`."""
+    make = request.getfixturevalue(version)
+    in_recipe(make, f"{closed} -j3", shell(DOCTOR), tmp_path, prefix="").check(f"missing-plus-{version}")
+
+
+def test_python_between_make_and_this(make43: Tool, tmp_path: Path) -> None:
+    program = f"import subprocess\nsubprocess.run(['sh', '-c', {shell(DOCTOR)!r}])"
+    in_recipe(make43, "-j3", python_script(tmp_path, program), tmp_path).check("closed-by-python")
+
+
+def test_sudo_that_lets_makeflags_through(make43: Tool, tmp_path: Path) -> None:
+    sudo = f"{need_sudo()} -n --preserve-env=MAKEFLAGS "
+    in_recipe(make43, "-j3", shell(DOCTOR, sudo), tmp_path).check("closed-by-sudo")
+
+
+def test_sudo(make43: Tool, tmp_path: Path) -> None:
+    in_recipe(make43, "-j3", shell(DOCTOR, f"{need_sudo()} -n "), tmp_path).check("environment-cleared-by-sudo")
+
+
+def test_a_cleared_environment(make43: Tool, tmp_path: Path) -> None:
+    in_recipe(make43, "-j3", shell(DOCTOR, "env -i "), tmp_path).check("environment-cleared")
+
+
+def test_a_cleared_environment_below_another_program(tmp_path: Path) -> None:
+    """No make is above; the program that had the address is found by its environment."""
+    with Client(2) as client, client.acquire():
+        inner = shlex.quote(shell(DOCTOR))
+        client.run(["sh", "-c", f"env -u MAKEFLAGS -u CARGO_MAKEFLAGS sh -c {inner}; true"], cwd=tmp_path, check=True)
+    seen = Seen(tmp_path)
+    assert seen.names == ["environment-cleared"] and "`sh` (process N) hands MAKEFLAGS" in seen.text
+
+
+def test_a_program_that_closes_them(make43: Tool, tmp_path: Path) -> None:
+    inner = shlex.quote(f"exec 3<&- 4>&-; {shell(DOCTOR)}")
+    in_recipe(make43, "-j3", f"sh -c {inner}; true", tmp_path).check("descriptors-closed")
+
+
+def test_closed_descriptors_where_processes_cannot_be_seen(make43: Tool, tmp_path: Path) -> None:
+    """As on macOS."""
+    blind = doctor_after("import jobserver_ffi.doctor.processes as seen; seen._PROC = '/no/proc'")
+    in_recipe(make43, "-j3", shell(blind), tmp_path, prefix="").check("descriptors-closed-unseen")
+
+
+def test_another_file(make43: Tool, tmp_path: Path) -> None:
+    in_recipe(make43, "-j3", f"exec 3<Makefile; {shell(DOCTOR)}", tmp_path).check("another-file")
+
+
+def test_the_wrong_direction(make43: Tool, tmp_path: Path) -> None:
+    seen = in_recipe(make43, "-j3", f"exec 3<&- 3>&1; {shell(DOCTOR)}", tmp_path)
+    assert (seen.names, seen.status) == (["another-file"], 1)
+
+
+def test_the_null_device(make43: Tool, tmp_path: Path) -> None:
+    seen = in_recipe(make43, "-j3", f"exec 3</dev/null 4>/dev/null; {shell(DOCTOR)}", tmp_path)
+    assert (seen.names, seen.status) == (["another-file"], 1) and "leads to /dev/null" in seen.text
+
+
+def test_another_pipe(make43: Tool, tmp_path: Path) -> None:
+    """Nothing in the environment tells: both numbers are a pipe's, as they should be."""
+    program = """\
+import os, sys
+os.closerange(3, 5)
+assert os.pipe() == (3, 4)
+os.set_inheritable(3, True)
+os.set_inheritable(4, True)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+    other = python_script(tmp_path, program) + " "
+    in_recipe(make43, "-j3", shell(DOCTOR, other), tmp_path).check("another-pipe")
+
+
+def leaked(make: Tool, directory: Path) -> str:
+    """MAKEFLAGS of a make that has ended, as a shell or an editor keeps them that was started in a recipe."""
+    (directory / "leak.mk").write_text('all:\n\t+@echo "$$MAKEFLAGS"\n')
+    return subprocess.run(
+        [make.path, "-f", "leak.mk", "-j3"],
+        cwd=directory,
+        env={**os.environ, "TMPDIR": str(directory)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.rstrip("\n")
+
+
+def test_a_fifo_whose_maker_has_ended(make441: Tool, tmp_path: Path) -> None:
+    alone(tmp_path, {"MAKEFLAGS": leaked(make441, tmp_path)}).check("maker-gone")
+
+
+def test_a_file_in_place_of_the_fifo(make441: Tool, tmp_path: Path) -> None:
+    value = leaked(make441, tmp_path)
+    Path(value.partition("fifo:")[2]).touch()
+    alone(tmp_path, {"MAKEFLAGS": value}).check("not-a-fifo")
+
+
+def test_a_container(make441: Tool, tmp_path: Path) -> None:
+    """A mount name space in which the fifo's directory is another one."""
+    need_root()
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode != 0:
+        missing("the right to unshare mounts")
+    (tmp_path / "fifos").mkdir()
+    hidden = f"mount -t tmpfs none {shlex.quote(str(tmp_path / 'fifos'))}; {shell(DOCTOR)}"
+    line = f"unshare --mount sh -c {shlex.quote(hidden)}"
+    seen = in_recipe(make441, "-j3", line, tmp_path, env={"TMPDIR": str(tmp_path / "fifos")})
+    seen.check("path-not-here")
+
+
+def test_a_container_that_says_so(make441: Tool, tmp_path: Path) -> None:
+    """A root directory without /proc; the variable is what podman and systemd set."""
+    need_root()
+    (tmp_path / "root").mkdir()
+    inside = doctor_after(f"os.chroot({str(tmp_path / 'root')!r}); os.chdir('/'); os.environ['container'] = 'podman'")
+    seen = in_recipe(make441, "-j3", shell(inside), tmp_path)
+    assert seen.names == ["path-not-here"] and "this is a container: the fifo is outside" in seen.text
+
+
+def test_a_fifo_of_another_user(make441: Tool, tmp_path: Path) -> None:
+    need_root()
+    for place in [tmp_path, *tmp_path.parents][:3]:
+        place.chmod(0o755)
+    in_recipe(make441, "-j3", shell(doctor_after(BECOME_ANOTHER)), tmp_path).check("no-permission")
+
+
+def test_a_pipe_of_another_user(make43: Tool, tmp_path: Path) -> None:
+    need_root()
+    seen = in_recipe(make43, "-j3", shell(doctor_after(BECOME_ANOTHER)), tmp_path)
+    assert seen.status == 0
+    seen.check("another-user")
+
+
+@pytest.mark.parametrize(
+    ("auth", "golden"),
+    [("3", "unreadable"), ("gmake_semaphore_1234", "windows-name"), ("socket:/tmp/x", "unknown-style")],
+)
+def test_an_address_that_is_none_here(auth: str, golden: str, tmp_path: Path) -> None:
+    alone(tmp_path, {"MAKEFLAGS": f" -j3 --jobserver-auth={auth}"}).check(golden)
+
+
+@pytest.mark.parametrize(
+    ("value", "golden"), [("-j4", "overridden"), ("-j4 --jobserver-auth=-2,-2", "overridden-by-unusable")]
+)
+def test_a_variable_that_hides_makeflags(value: str, golden: str, make43: Tool, tmp_path: Path) -> None:
+    in_recipe(make43, "-j3", shell(DOCTOR), tmp_path, env={"CARGO_MAKEFLAGS": value}).check(golden)
+
+
+# There is one, but.
+
+
+def test_two_addresses(make43: Tool, tmp_path: Path) -> None:
+    """A client of ours inside a make's recipe, whose child sees the client by the variable of cargo."""
+    program = f"""\
+from jobserver_ffi import Client
+with Client(5, style="fifo", path="fifo") as client, client.acquire():
+    found = Client.from_env()
+    held = found.configure(cwd=".")
+    client.run(["sh", "-c", {shell(DOCTOR)!r}], variables=("CARGO_MAKEFLAGS",), pass_fds=held["pass_fds"])
+"""
+    seen = in_recipe(make43, "-j3", python_script(tmp_path, program), tmp_path)
+    assert seen.status == 0
+    seen.check("two-addresses")
+
+
+def test_a_dry_run(make43: Tool, tmp_path: Path) -> None:
+    in_recipe(make43, "-n -j3", shell(DOCTOR), tmp_path).check("dry-run")
+
+
+def test_a_sub_make_that_left_the_jobserver(make441: Tool, tmp_path: Path) -> None:
+    (tmp_path / "part.mk").write_text(f"all:\n\t+@{shell(DOCTOR)}; true\n".replace("$?", "$$?"))
+    seen = in_recipe(make441, "-j3", f"{make441.path} -f part.mk -j2", tmp_path)
+    assert seen.status == 0
+    seen.check("own-jobs")
+
+
+def test_a_ninja_that_left_the_jobserver(make43: Tool, ninja: Tool, tmp_path: Path) -> None:
+    (tmp_path / "build.ninja").write_text("rule job\n  command = sh inner\nbuild all: job\n")
+    (tmp_path / "inner").write_text(shell(DOCTOR) + "\n")
+    seen = in_recipe(make43, "-j3", f"{ninja.path} -j2", tmp_path)
+    assert "own-jobs" in seen.names and "`ninja -j2` inside a jobserver" in seen.text
+
+
+KILL = "kill -9 $PPID; while kill -0 $PPID 2>/dev/null && [ $(cut -d' ' -f4 /proc/$$/stat) = $PPID ]; do :; done; "
+
+
+def killed(make: Tool, directory: Path, before: str = "") -> Seen:
+    """A doctor in a recipe whose make was killed."""
+    program = f"""\
+import os, signal, subprocess, time
+{before}
+above = os.getppid()
+os.kill(above, signal.SIGKILL)
+while os.getppid() == above:
+    os.sched_yield()
+subprocess.run(["sh", "-c", {shell(DOCTOR)!r}], close_fds=False)
+"""
+    command = python_script(directory, program)
+    (directory / "Makefile").write_text(f"all:\n\t+@exec {command}\n")
+    # Its output ends when the doctor has ended.
+    subprocess.run([make.path, "-j3"], cwd=directory, capture_output=True, check=False)
+    return Seen(directory)
+
+
+def test_a_maker_that_was_killed(make43: Tool, tmp_path: Path) -> None:
+    """A pipe is there as long as somebody has it open; the tokens that are in it can still be used."""
+    seen = killed(make43, tmp_path)
+    assert (seen.status, seen.found["free"]) == (0, 2)
+    seen.check("maker-dead-with-tokens")
+
+
+def test_a_maker_that_was_killed_and_no_token(make43: Tool, tmp_path: Path) -> None:
+    before = "from jobserver_ffi import Client\nheld = Client.from_env().acquire_many(2, minimum=2)"
+    killed(make43, tmp_path, before).check("maker-dead")
+
+
+def test_a_fifo_whose_maker_was_killed(make441: Tool, tmp_path: Path) -> None:
+    """The fifo stays, and what was in it is gone with the last who had it open."""
+    seen = killed(make441, tmp_path)
+    assert (seen.names, seen.status, seen.found["free"]) == (["maker-dead"], 1, 0)
+
+
+TAKE_ONE = "import os; from jobserver_ffi import Client; Client.from_env().acquire_raw(); os._exit(0)"
+
+
+def test_tokens_that_are_lost(gnu_make: Tool, tmp_path: Path) -> None:
+    take = python_script(tmp_path, TAKE_ONE)
+    in_recipe(gnu_make, "-j3", f"{take}; {take}; {shell(DOCTOR)}", tmp_path).check("tokens-lost")
+
+
+def test_tokens_that_others_have(make43: Tool, tmp_path: Path) -> None:
+    """The jobs of a build that uses all its slots are nobody's fault."""
+    holder = """\
+import sys
+from jobserver_ffi import Client
+with Client.from_env().acquire_many(2, minimum=2):
+    print(flush=True)
+    sys.stdin.read()
+"""
+    hold = python_script(tmp_path, holder)
+    os.mkfifo(tmp_path / "told")
+    os.mkfifo(tmp_path / "go")
+    line = f"{hold} > told < go & exec 9> go; read line < told; {shell(DOCTOR)}; exec 9>&-; wait"
+    seen = in_recipe(make43, "-j3", line, tmp_path)
+    assert seen.status == 0
+    seen.check("starved")
+
+
+def test_the_doctor_leaves_all_as_it_was(gnu_make: Tool, tmp_path: Path) -> None:
+    """make counts its tokens at its end."""
+    (tmp_path / "script").write_text(shell(DOCTOR))
+    (tmp_path / "Makefile").write_text("all: one two three\none two three:\n\t+@mkdir $@; cd $@; sh ../script; true\n")
+    done = subprocess.run([gnu_make.path, "-j2"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert {Seen(tmp_path / name).found["style"] for name in ("one", "two", "three")} <= {"pipe", "fifo"}
+
+
+# The tools.
+
+
+def tools_of(path: str, *words: str, **environ: str) -> dict[str, dict[str, str]]:
+    """For each tool on a PATH what it did with each style."""
+    done = subprocess.run(
+        [*JOBSERVER, "doctor", "--json", *words],
+        env={**os.environ, "PATH": path, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    tools = json.loads(done.stdout)["tools"]
+    return {tool["name"]: {style: seen["outcome"] for style, seen in tool["styles"].items()} for tool in tools}
+
+
+def only(directory: Path, *tools: str) -> str:
+    """A PATH with these tools only, and what they need: a shell."""
+    directory.mkdir()
+    for tool in tools:
+        (directory / Path(tool).name).symlink_to(tool)
+    return str(directory)
+
+
+def test_makes_and_ninja_are_tried(make43: Tool, make441: Tool, ninja: Tool, tmp_path: Path) -> None:
+    assert tools_of(only(tmp_path / "old", make43.path, ninja.path)) == {
+        "make": {"pipe": "joins", "fifo": "stops"},
+        "ninja": {"pipe": "joins", "fifo": "joins"},
+    }
+    assert tools_of(only(tmp_path / "new", make441.path)) == {"make": {"pipe": "joins", "fifo": "joins"}}
+
+
+def test_old_ninja_gcc_cargo_cmake_are_tried(cargo: Tool) -> None:
+    found = {tool["name"]: tool for tool in survey_of_system()}
+    for name in ("gcc", "cmake", "ctest", "cargo", "make"):
+        if name not in found:
+            missing(name)
+    joins = {
+        name: [style for style, seen in tool["styles"].items() if seen["outcome"] == "joins"]
+        for name, tool in found.items()
+    }
+    assert joins["cargo"] == ["pipe", "fifo"]
+    assert joins["gcc"] == (["pipe", "fifo"] if version(found["gcc"]) >= (13,) else ["pipe"])
+    assert joins["ctest"] == (["pipe", "fifo"] if version(found["ctest"]) >= (3, 29) else [])
+    assert joins["make"] == joins["cmake"] == (["pipe", "fifo"] if version(found["make"]) >= (4, 4) else ["pipe"])
+
+
+def version(tool: dict[str, str]) -> tuple[int, ...]:
+    return tuple(map(int, tool["version"].split(".")))
+
+
+def survey_of_system() -> list[dict[str, str]]:
+    done = subprocess.run([*JOBSERVER, "doctor", "--json"], capture_output=True, text=True, check=False)
+    return list(json.loads(done.stdout)["tools"])
+
+
+def test_what_the_tools_mean_for_this_jobserver(make43: Tool, make441: Tool, tmp_path: Path) -> None:
+    """A make that stops at a fifo, and a ninja that ignores what is there, are told in the recipe where it happens."""
+    deaf = script(
+        tmp_path / "ninja",
+        f"#!/bin/sh\ncase $1 in --version) echo 1.0;; *) exec env -u MAKEFLAGS -u CARGO_MAKEFLAGS {shutil.which('ninja', path=PATH)};; esac\n",
+    )
+    path = only(
+        tmp_path / "bin",
+        make43.path,
+        str(deaf),
+        shutil.which("sh") or "",
+        shutil.which("env") or "",
+        shutil.which("true") or "",
+    )
+    doctor = [word for word in DOCTOR if word != "--no-tools"]
+    seen = in_recipe(make441, "-j3", shell(doctor), tmp_path, env={"PATH": path})
+    assert seen.status == 1
+    seen.check("tools")
+
+
+def test_a_tool_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jobserver_ffi.doctor import survey, tools, trials
+
+    monkeypatch.setattr(trials, "LONGEST", 0.2)
+    monkeypatch.setattr(tools, "LONGEST", 0.2)
+    script(tmp_path / "make", "#!/bin/sh\nsleep 1000 & wait\n")
+    (tool,) = survey({"PATH": f"{tmp_path}:/bin"} if not shutil.which("make", path="/bin") else {"PATH": f"{tmp_path}"})
+    assert {seen.outcome for seen in tool.styles.values()} <= {"silent", "stops"}
+
+
+def test_wrong_arguments() -> None:
+    done = subprocess.run([*JOBSERVER, "doctor", "--nonsense"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "unrecognized arguments: --nonsense" in done.stderr
