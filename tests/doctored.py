@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .command import Running
 from .conftest import Tool
-from .overlap import GUARD
 
 DOCTOR = [sys.executable, "-m", "jobserver_ffi.cli", "doctor", "--no-tools"]
 GOLDEN = Path(__file__).parent / "doctor"
@@ -21,7 +21,7 @@ GOLDEN = Path(__file__).parent / "doctor"
 # needed is loaded before, since that user may not be able to read it, and that directory is empty.
 AS_ANOTHER = """\
 import ctypes, encodings.idna, json, os, sys, textwrap
-import jobserver_ffi.cli.doctor, jobserver_ffi.doctor, jobserver_ffi.doctor.diagnosis
+import jobserver_ffi.cli.doctor, jobserver_ffi.doctor.diagnosis
 from jobserver_ffi.cli import main
 {change}
 sys.argv[1:] = ["doctor", "--no-tools", *sys.argv[1:]]
@@ -76,6 +76,7 @@ def plain(text: str, directory: Path) -> str:
         (r"process \d+", "process N"),
         (r"GMfifo\d+", "GMfifoN"),
         (r"`python[\d.]*`", "`python`"),
+        (r" \(which it is\)", ""),
     ):
         text = re.sub(pattern, fixed, text)
     return text
@@ -89,7 +90,9 @@ def shell(doctor: list[str], before: str = "") -> str:
     )
 
 
-def in_recipe(make: Tool, arguments: str, script: str, directory: Path, prefix: str = "+", **run_kwargs: Any) -> Seen:
+def in_recipe(
+    make: Tool, arguments: str, script: str, directory: Path, prefix: str = "+", environ: dict[str, str] | None = None
+) -> Seen:
     """Runs a doctor's script in a recipe.
 
     Args:
@@ -98,34 +101,21 @@ def in_recipe(make: Tool, arguments: str, script: str, directory: Path, prefix: 
         script: What the recipe's shell runs, as `shell` makes it.
         directory: Where the makefile is put.
         prefix: What stands before the recipe's line.
-        run_kwargs: For subprocess.run.
+        environ: Variables for that make, beside those of this process.
     """
     (directory / "script").write_text(script + "\n")
     (directory / "Makefile").write_text(f"all:\n\t{prefix}@sh script; true\n")
     # make 4.4 and newer put their fifo there.
-    environ = {**os.environ, "TMPDIR": str(directory), **run_kwargs.pop("env", {})}
-    subprocess.run(
-        [make.path, *shlex.split(arguments)],
-        cwd=directory,
-        env=environ,
-        timeout=GUARD,
-        capture_output=True,
-        check=False,
-        **run_kwargs,
-    )
+    environ = {**os.environ, "TMPDIR": str(directory), **(environ or {})}
+    with Running([make.path, *shlex.split(arguments)], cwd=directory, env=environ, stdin=subprocess.DEVNULL) as running:
+        running.finish()
     return Seen(directory)
 
 
 def alone(directory: Path, environ: dict[str, str], doctor: list[str] = DOCTOR) -> Seen:
     """Runs a doctor below no make, whatever started the tests: its parent ends before."""
     detach = "import os, sys\nif os.fork():\n    os._exit(0)\nos.execvp('sh', ['sh', '-c', sys.argv[1]])"
-    # Both hold the other end of the pipe, so that its end is that of the doctor.
-    subprocess.run(
-        [sys.executable, "-I", "-S", "-c", detach, shell(doctor)],
-        cwd=directory,
-        env={**os.environ, **environ},
-        timeout=GUARD,
-        capture_output=True,
-        check=True,
-    )
+    command = [sys.executable, "-I", "-S", "-c", detach, shell(doctor)]
+    with Running(command, cwd=directory, env={**os.environ, **environ}) as running:
+        running.finish()  # The doctor has the other end of its output open until it has ended.
     return Seen(directory)

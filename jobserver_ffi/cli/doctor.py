@@ -11,7 +11,9 @@ from .messages import shown
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..doctor import Diagnosis, Finding, Tool
+    from ..doctor.diagnosis import Diagnosis
+    from ..doctor.finding import Finding
+    from ..doctor.tools import Tool
 
 _WIDTH = 80
 
@@ -51,11 +53,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from ..doctor import diagnose, findings_of_tools, survey
+    from ..doctor.diagnosis import diagnose
 
     diagnosis = diagnose()
-    tools = None if arguments.no_tools else survey()
-    diagnosis.findings += findings_of_tools(tools or [], diagnosis.style)
+    tools = None
+    if not arguments.no_tools:
+        from ..doctor.tools import findings_of_tools, survey
+
+        tools = survey()
+        diagnosis.findings += findings_of_tools(tools, diagnosis.style)
     if arguments.json:
         import json
 

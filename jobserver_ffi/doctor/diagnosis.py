@@ -67,9 +67,7 @@ def diagnose(environ: Mapping[str, str] | None = None) -> Diagnosis:
             diagnosis.findings += findings_of_pool(client, scene, flags.jobs)
             diagnosis.free = _free(client)
     names = {finding.name for finding in diagnosis.findings}
-    diagnosis.findings += [
-        finding for finding in findings_of_surroundings(found.variable, scene) if finding.name not in names
-    ]
+    diagnosis.findings += findings_of_surroundings(found.variable, names, scene)
     return diagnosis
 
 
