@@ -17,14 +17,15 @@ from .conftest import Tool
 DOCTOR = [sys.executable, "-m", "jobserver_ffi.cli", "doctor", "--no-tools"]
 GOLDEN = Path(__file__).parent / "doctor"
 
-# What a doctor in a recipe runs as: first as if a program had changed the user or the root directory. All that is
-# needed is loaded before, since that user may not be able to read it, and that directory is empty.
+# What a doctor runs as that first changes its user or its root directory. It is run once before, so that all that it needs
+# is loaded: that user may not be able to read it, and that directory is empty.
 AS_ANOTHER = """\
-import ctypes, encodings.idna, json, os, sys, textwrap
-import jobserver_ffi.cli.doctor, jobserver_ffi.doctor.diagnosis
+import contextlib, os, sys
 from jobserver_ffi.cli import main
-{change}
 sys.argv[1:] = ["doctor", "--no-tools", *sys.argv[1:]]
+with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+    main()
+{change}
 sys.exit(main())
 """
 

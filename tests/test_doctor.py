@@ -11,9 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from jobserver_ffi import Client
+from jobserver_ffi.create import STYLES
 
 from .command import JOBSERVER, Running, run, script
 from .conftest import PATH, Tool, missing
@@ -450,13 +452,15 @@ def test_what_the_tools_mean_for_this_jobserver(server: str, make43: Tool, ninja
 
 
 def test_a_tool_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobserver_ffi.doctor import survey, tools, trials
+    from jobserver_ffi.doctor import tools, trials
 
     monkeypatch.setattr(trials, "LONGEST", 0.2)
     monkeypatch.setattr(tools, "LONGEST", 0.2)
-    script(tmp_path / "make", "#!/bin/sh\nsleep 1000 & wait\n")
-    (tool,) = survey({"PATH": f"{tmp_path}:/bin"} if not shutil.which("make", path="/bin") else {"PATH": f"{tmp_path}"})
-    assert {seen.outcome for seen in tool.styles.values()} <= {"silent", "stops"}
+    script(tmp_path / "make", f"#!/bin/sh\necho $$ >> {tmp_path}/started\nexec {shutil.which('sleep')} 1000\n")
+    (tool,) = tools.survey({"PATH": str(tmp_path)})
+    assert [seen.outcome for seen in tool.styles.values()] == ["silent"] * len(STYLES)
+    started = (tmp_path / "started").read_text().split()
+    assert len(started) > len(STYLES) and not any(map(psutil.pid_exists, map(int, started)))
 
 
 def test_wrong_arguments() -> None:

@@ -22,7 +22,7 @@ _PLUS = (
     "descriptors open, too"
 )
 _MAKE_HIDES = (
-    "make hands its pipe only to recipe lines that begin with `+` or contain `$(MAKE)`; what runs in others is taken to "
+    "make hands its pipe only to recipe lines that begin with `+` or contain `$(MAKE)`; others are taken to "
     "know no jobserver"
 )
 _PYTHON_CLOSES = (
@@ -299,8 +299,8 @@ def _who_closed(holder: Process | None, read_fd: int, write_fd: int, scene: Scen
         return "closed-by-sudo", f"{scene.by_sudo} closes all descriptors but 0, 1 and 2", _SUDO_WRITE
     return (
         "descriptors-closed",
-        "one of these has closed it: make, in front of recipe lines that neither begin with `+` nor contain `$(MAKE)`; "
-        "Python's subprocess, which closes all but 0, 1 and 2 (close_fds=True is the default); sudo; on macOS, programs "
+        "one of these closed it: make, for recipe lines that neither begin with `+` nor contain `$(MAKE)`; "
+        "Python's subprocess, which closes all but 0, 1 and 2 (close_fds=True is the default); sudo; on macOS, those "
         "that start others by posix_spawn",
         f"{_PLUS} (in Python: `pass_fds`)",
     )
