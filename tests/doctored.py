@@ -17,8 +17,8 @@ from .conftest import Tool
 DOCTOR = [sys.executable, "-m", "jobserver_ffi.cli", "doctor", "--no-tools"]
 GOLDEN = Path(__file__).parent / "doctor"
 
-# What a doctor runs as that first changes its user or its root directory. It is run once before, so that all that it needs
-# is loaded: that user may not be able to read it, and that directory is empty.
+# What a doctor runs as that first changes its user or its root directory. It is run once before, so that all that it
+# needs is loaded: that user may not be able to read it, and that directory is empty.
 AS_ANOTHER = """\
 import contextlib, os, sys
 from jobserver_ffi.cli import main
@@ -78,6 +78,7 @@ def plain(text: str, directory: Path) -> str:
         (r"GMfifo\d+", "GMfifoN"),
         (r"`python[\d.]*`", "`python`"),
         (r" \(which it is\)", ""),
+        (r"\b1\.13\.\d+", "1.13.N"),
     ):
         text = re.sub(pattern, fixed, text)
     return text

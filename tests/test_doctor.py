@@ -112,6 +112,10 @@ def test_a_make_with_one_job(make43: Tool, tmp_path: Path) -> None:
     assert seen.names == ["make-without-jobs"] and "it was started with -j1" in seen.text
 
 
+def test_a_make_without_a_limit(gnu_make: Tool, tmp_path: Path) -> None:
+    in_recipe(gnu_make, "-j", shell(DOCTOR), tmp_path).check("make-without-limit")
+
+
 def test_a_sub_make_that_left_the_jobserver_and_has_none(make43: Tool, tmp_path: Path) -> None:
     (tmp_path / "part.mk").write_text(f"all:\n\t+@{shell(DOCTOR)}; true\n".replace("$?", "$$?"))
     in_recipe(make43, "-j3", f"{make43.path} -f part.mk -j1", tmp_path).check("own-jobs-none")
@@ -403,7 +407,7 @@ def test_makes_and_ninja_are_tried(make43: Tool, make441: Tool, ninja: Tool, tmp
     assert tools_of(only(tmp_path / "new", make441.path)) == {"make": {"pipe": "joins", "fifo": "joins"}}
 
 
-def test_old_ninja_gcc_cargo_cmake_are_tried(cargo: Tool) -> None:
+def test_what_this_system_has_is_tried(cargo: Tool) -> None:
     found = {tool["name"]: tool for tool in survey_of_system()}
     for name in ("gcc", "cmake", "ctest", "cargo", "make"):
         if name not in found:

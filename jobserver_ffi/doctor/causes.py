@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _PLUS = (
     "put a `+` in front of the recipe line: `<TAB>+COMMAND`. Every program between make and this one must keep the "
-    "descriptors open, too"
+    "descriptors open, too. A fifo, which make 4.4 and newer use by default, needs neither"
 )
 _MAKE_HIDES = (
     "make hands its pipe only to recipe lines that begin with `+` or contain `$(MAKE)`; others are taken to "
@@ -161,6 +161,14 @@ def _make_without(make: Process, error: FromEnvError) -> Finding:
             f"makes it leave that one",
             "call make without -j there: it takes its slots from the jobserver around it (`$(MAKE)` in a recipe)",
         )
+    if jobs == "-j":
+        return Finding(
+            "make-without-limit",
+            True,
+            error.problem,
+            f"{make} was started with a bare -j: it runs as many jobs as there are, so it has no tokens to give",
+            "start it as `make -jN`, with N at least 2",
+        )
     return Finding(
         "make-without-jobs",
         True,
@@ -300,7 +308,7 @@ def _who_closed(holder: Process | None, read_fd: int, write_fd: int, scene: Scen
     return (
         "descriptors-closed",
         "one of these closed it: make, for recipe lines that neither begin with `+` nor contain `$(MAKE)`; "
-        "Python's subprocess, which closes all but 0, 1 and 2 (close_fds=True is the default); sudo; on macOS, those "
-        "that start others by posix_spawn",
-        f"{_PLUS} (in Python: `pass_fds`)",
+        "Python's subprocess, which closes all but 0, 1 and 2 (close_fds=True is the default); sudo; on macOS, "
+        "programs that use posix_spawn",
+        f"{_PLUS}. In Python, `pass_fds` keeps descriptors open",
     )
