@@ -161,10 +161,17 @@ def test_a_program_that_closes_them(make43: Tool, tmp_path: Path) -> None:
     in_recipe(make43, "-j3", f"sh -c {inner}; true", tmp_path).check("descriptors-closed")
 
 
+BLIND = doctor_after("import jobserver_ffi.doctor.processes as seen; seen._PROC = '/no/proc'")
+
+
+def test_sudo_where_processes_cannot_be_seen(make43: Tool, tmp_path: Path) -> None:
+    seen = in_recipe(make43, "-j3", shell(BLIND, f"{need_sudo()} -n "), tmp_path)
+    assert seen.names == ["environment-cleared"] and "sudo gives its command a new environment" in seen.text
+
+
 def test_closed_descriptors_where_processes_cannot_be_seen(make43: Tool, tmp_path: Path) -> None:
     """As on macOS."""
-    blind = doctor_after("import jobserver_ffi.doctor.processes as seen; seen._PROC = '/no/proc'")
-    in_recipe(make43, "-j3", shell(blind), tmp_path, prefix="").check("descriptors-closed-unseen")
+    in_recipe(make43, "-j3", shell(BLIND), tmp_path, prefix="").check("descriptors-closed-unseen")
 
 
 def test_another_file(make43: Tool, tmp_path: Path) -> None:
@@ -346,6 +353,25 @@ TAKE_ONE = "import os; from jobserver_ffi import Client; Client.from_env().acqui
 def test_tokens_that_are_lost(make43: Tool, tmp_path: Path) -> None:
     take = python_script(tmp_path, TAKE_ONE)
     in_recipe(make43, "-j3", f"{take}; {take}; {shell(DOCTOR)}", tmp_path).check("tokens-lost")
+
+
+def test_a_token_that_is_lost_while_another_is_in_use(make43: Tool, tmp_path: Path) -> None:
+    """Two jobs run, of which the doctor itself is one, without a shell between it and make."""
+    (tmp_path / "Makefile").write_text(f"""\
+all: job end
+job:
+\t+@{python_script(tmp_path, TAKE_ONE)}; echo > told; read line < go
+doctor:
+\t+@read line < told; exec {shlex.join(DOCTOR)} --json > json
+end: doctor
+\t@echo > go
+""")
+    os.mkfifo(tmp_path / "told")
+    os.mkfifo(tmp_path / "go")
+    with Running([make43.path, "-k", "-j3"], cwd=tmp_path) as running:
+        running.finish()
+    (finding,) = json.loads((tmp_path / "json").read_text())["findings"]
+    assert finding["what"].endswith("1 of the 2 are in nobody's hands")
 
 
 def test_tokens_that_others_have(make43: Tool, tmp_path: Path) -> None:

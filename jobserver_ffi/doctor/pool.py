@@ -101,16 +101,9 @@ def _of_another_user(descriptor: int, owner: int) -> Iterator[Finding]:
 
 
 def _made(process: Process, auth: str) -> bool:
-    """Whether a process that has the pool open may have made it: it was not started with its address.
-
-    A make that starts itself anew (its makefiles have changed) keeps its old environment, but has its -j.
-    """
-    from ..cli.tools import own_jobs
-
+    """Whether a process that has the pool open may have made it: it was not started with its address."""
     environ = process.environment()
-    if environ is None or address_in(environ) != auth:
-        return True
-    return is_make(process.program) and own_jobs(process.command) is not None
+    return environ is None or address_in(environ) != auth
 
 
 def _out_of_sight(holders: list[Process], known: list[Process], owner: int) -> bool:
