@@ -362,7 +362,7 @@ all: job end
 job:
 \t+@{python_script(tmp_path, TAKE_ONE)}; echo > told; read line < go
 doctor:
-\t+@read line < told; exec {shlex.join(DOCTOR)} --json > json
+\t-+@read line < told; exec {shlex.join(DOCTOR)} --json > json
 end: doctor
 \t@echo > go
 """)
