@@ -19,7 +19,7 @@ from jobserver_ffi.create import STYLES
 
 from .command import JOBSERVER, Running, run, script
 from .conftest import PATH, Tool, missing
-from .doctored import DOCTOR, Seen, alone, doctor_after, in_recipe, shell
+from .doctored import DOCTOR, GOLDEN, Seen, alone, doctor_after, in_recipe, shell
 from .overlap import server_command
 
 pytestmark = pytest.mark.needs("/proc")
@@ -431,6 +431,25 @@ def test_makes_and_ninja_are_tried(make43: Tool, make441: Tool, ninja: Tool, tmp
         "ninja": {"pipe": "joins", "fifo": "joins"},
     }
     assert tools_of(only(tmp_path / "new", make441.path)) == {"make": {"pipe": "joins", "fifo": "joins"}}
+
+
+def test_flags_around_and_odd_directories_do_not_disturb_the_trials(make43: Tool, ninja: Tool, tmp_path: Path) -> None:
+    """`-n` would have make run nothing; ninja reads no fifo with a blank in its path."""
+    place = tmp_path / "a b's $c"
+    place.mkdir()
+    path = only(tmp_path / "bin", make43.path, ninja.path)
+    assert tools_of(path, TMPDIR=str(place), MAKEFLAGS="n", GNUMAKEFLAGS="-j9") == {
+        "make": {"pipe": "joins", "fifo": "stops"},
+        "ninja": {"pipe": "joins", "fifo": "joins"},
+    }
+    assert list(place.iterdir()) == []
+
+
+def test_the_manual_has_every_finding() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "doctor.md").read_text()
+    found = [finding for path in GOLDEN.glob("*.json") for finding in json.loads(path.read_text())["findings"]]
+    for finding in found:
+        assert f"| `{finding['name']}` | {'problem' if finding['fatal'] else 'note'}" in text
 
 
 def test_what_this_system_has_is_tried(cargo: Tool) -> None:

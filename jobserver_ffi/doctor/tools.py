@@ -12,10 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..children import without_jobserver
 from ..create import STYLES
 from .finding import Finding
-from .trials import LONGEST, Trial, try_cargo, try_cmake, try_ctest, try_gcc, try_make, try_ninja
+from .trials import DISTURBING, LONGEST, Trial, try_cargo, try_cmake, try_ctest, try_gcc, try_make, try_ninja
 
 _Try = Callable[[str, str, Path, Mapping[str, str]], Trial]
 
@@ -60,7 +59,8 @@ def survey(environ: Mapping[str, str] | None = None) -> list[Tool]:
     Args:
         environ: What to use instead of `os.environ`.
     """
-    environ = without_jobserver(os.environ if environ is None else environ)
+    environ = os.environ if environ is None else environ
+    environ = {name: value for name, value in environ.items() if name not in DISTURBING}
     trials = _TRIALS + ([] if os.name == "nt" else _TRIALS_WITH_SHELL)
     found = [(name, path, attempt) for names, attempt in trials for name, path in _on_path(names, environ)]
     with ThreadPoolExecutor(_TOGETHER) as threads:
