@@ -512,6 +512,13 @@ def test_a_tool_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(started) > len(STYLES) and not any(map(psutil.pid_exists, map(int, started)))
 
 
+def test_a_reader_that_has_gone_is_no_failure(make43: Tool, tmp_path: Path) -> None:
+    line = f"{{ {shlex.join(DOCTOR)} 2> errors; echo $? > status; }} | :"
+    (tmp_path / "Makefile").write_text(f"all:\n\t+@{line}\n".replace("$?", "$$?"))
+    subprocess.run([make43.path, "-j3"], cwd=tmp_path, check=True)
+    assert ((tmp_path / "errors").read_text(), (tmp_path / "status").read_text()) == ("", "0\n")
+
+
 def test_wrong_arguments() -> None:
     done = subprocess.run([*JOBSERVER, "doctor", "--nonsense"], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "unrecognized arguments: --nonsense" in done.stderr

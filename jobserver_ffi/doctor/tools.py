@@ -116,13 +116,14 @@ def findings_of_tools(tools: list[Tool], style: str | None) -> Iterator[Finding]
             continue
         others = [other for other, seen in tool.styles.items() if seen.outcome == "joins"]
         title = f"{tool.name} {tool.version}".strip()
+        blamed = "make" if tool.name == "cmake" else tool.name
         if trial.outcome == "ignores":
             yield Finding(
                 "tool-ignores-jobserver",
                 False,
                 f"{title} ({tool.path}) does not join this {style}: it counts its jobs by itself",
                 f"when it was tried with a {style}, it took no token" + (f" (`{trial.says}`)" if trial.says else ""),
-                _mend(tool.name, others),
+                _mend(blamed, others),
             )
         else:
             yield Finding(
@@ -130,7 +131,7 @@ def findings_of_tools(tools: list[Tool], style: str | None) -> Iterator[Finding]
                 True,
                 f"{title} ({tool.path}) does not run under this {style}",
                 f"when it was tried with a {style}, it ran nothing" + (f": `{trial.says}`" if trial.says else ""),
-                _mend(tool.name, others),
+                _mend(blamed, others),
             )
 
 
