@@ -76,6 +76,20 @@ def test_a_client_of_ours(style: str, tmp_path: Path) -> None:
     assert (seen.status, seen.names, seen.found["free"]) == (0, [], 2)
 
 
+def test_a_build_script_of_cargo(make43: Tool, cargo: Tool, tmp_path: Path) -> None:
+    """cargo joins make's jobserver and hands it on by a variable of its own."""
+    (tmp_path / "Cargo.toml").write_text('[package]\nname = "crate"\nversion = "0.0.0"\n[workspace]\n')
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "lib.rs").touch()
+    (tmp_path / "inner").write_text(shell(DOCTOR) + "\n")
+    build = f'std::process::Command::new("sh").current_dir("{tmp_path}").arg("inner").status().unwrap();'
+    (tmp_path / "build.rs").write_text(f"fn main() {{ {build} }}\n")
+    line = f"CARGO_TARGET_DIR=target {cargo.path} build --offline --quiet"
+    seen = in_recipe(make43, "-j4", line, tmp_path)
+    assert (seen.status, seen.names) == (0, [])
+    assert (seen.found["variable"], seen.found["auth"]) == ("CARGO_MAKEFLAGS", "3,4")
+
+
 def test_a_make_that_starts_itself_anew_is_not_dead(gnu_make: Tool, tmp_path: Path) -> None:
     """It has its makefile remade: the process stays, and its environment is what the first one had left."""
     (tmp_path / "script").write_text(shell(DOCTOR) + "\n")
