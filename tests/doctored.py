@@ -6,13 +6,14 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from .command import Running
-from .conftest import Tool
+from .conftest import PATH, Tool, missing
 
 DOCTOR = [sys.executable, "-m", "jobserver_ffi.cli", "doctor", "--no-tools"]
 GOLDEN = Path(__file__).parent / "doctor"
@@ -33,6 +34,25 @@ sys.exit(main())
 def doctor_after(change: str) -> list[str]:
     """The command of a doctor whose process first changes itself."""
     return [sys.executable, "-c", AS_ANOTHER.format(change=change)]
+
+
+BECOME_ANOTHER = "os.setgroups([]); os.setgid(65534); os.setuid(65534)"
+
+
+def need_root() -> None:
+    if os.geteuid() != 0:
+        missing("root, to become another user")
+
+
+def need_sudo() -> str:
+    need_root()
+    return shutil.which("sudo", path=PATH) or missing("sudo")
+
+
+def python_script(directory: Path, program: str, name: str = "program.py") -> str:
+    """The command, for a shell, of a piece of Python."""
+    (directory / name).write_text(program)
+    return shlex.join([sys.executable, str(directory / name)])
 
 
 class Seen:

@@ -1,46 +1,35 @@
-"""`jobserver doctor`: each state is brought about with real makes, and what it says of it is compared word by word."""
+"""`jobserver doctor` where there is no jobserver: each state made with real makes, the answer compared word by word."""
 
 from __future__ import annotations
 
 import json
 import os
 import shlex
-import shutil
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
 from jobserver_ffi import Client
-from jobserver_ffi.create import STYLES
 
-from .command import JOBSERVER, Running, run, script
-from .conftest import PATH, Tool, missing
-from .doctored import DOCTOR, GOLDEN, Seen, alone, doctor_after, in_recipe, shell
+from .command import JOBSERVER, run
+from .conftest import Tool, missing
+from .doctored import (
+    BECOME_ANOTHER,
+    DOCTOR,
+    GOLDEN,
+    Seen,
+    alone,
+    doctor_after,
+    in_recipe,
+    need_root,
+    need_sudo,
+    python_script,
+    shell,
+)
 from .overlap import server_command
 
 pytestmark = pytest.mark.needs("/proc")
-
-BECOME_ANOTHER = "os.setgroups([]); os.setgid(65534); os.setuid(65534)"
-
-
-def need_root() -> None:
-    if os.geteuid() != 0:
-        missing("root, to become another user")
-
-
-def need_sudo() -> str:
-    need_root()
-    return shutil.which("sudo", path=PATH) or missing("sudo")
-
-
-def python_script(directory: Path, program: str, name: str = "program.py") -> str:
-    """The command, for a shell, of a piece of Python."""
-    (directory / name).write_text(program)
-    return shlex.join([sys.executable, str(directory / name)])
 
 
 # There is a jobserver.
@@ -268,13 +257,6 @@ def test_a_fifo_of_another_user(make441: Tool, tmp_path: Path) -> None:
     in_recipe(make441, "-j3", shell(doctor_after(BECOME_ANOTHER)), tmp_path).check("no-permission")
 
 
-def test_a_pipe_of_another_user(make43: Tool, tmp_path: Path) -> None:
-    need_root()
-    seen = in_recipe(make43, "-j3", shell(doctor_after(BECOME_ANOTHER)), tmp_path)
-    assert seen.status == 0
-    seen.check("another-user")
-
-
 @pytest.mark.parametrize(
     ("auth", "golden"),
     [("3", "unreadable"), ("gmake_semaphore_1234", "windows-name"), ("socket:/tmp/x", "unknown-style")],
@@ -290,240 +272,11 @@ def test_a_variable_that_hides_makeflags(value: str, golden: str, make43: Tool, 
     in_recipe(make43, "-j3", shell(DOCTOR), tmp_path, environ={"CARGO_MAKEFLAGS": value}).check(golden)
 
 
-# There is one, but.
-
-
-def test_two_addresses(make43: Tool, tmp_path: Path) -> None:
-    """A client of ours inside a make's recipe, whose child sees the client by the variable of cargo."""
-    program = f"""\
-from jobserver_ffi import Client
-with Client(5, style="fifo", path="fifo") as client, client.acquire():
-    found = Client.from_env()
-    held = found.configure(cwd=".")
-    client.run(["sh", "-c", {shell(DOCTOR)!r}], variables=("CARGO_MAKEFLAGS",), pass_fds=held["pass_fds"])
-"""
-    seen = in_recipe(make43, "-j3", python_script(tmp_path, program), tmp_path)
-    assert seen.status == 0
-    seen.check("two-addresses")
-
-
-def test_a_dry_run(make43: Tool, tmp_path: Path) -> None:
-    in_recipe(make43, "-n -j3", shell(DOCTOR), tmp_path).check("dry-run")
-
-
-def test_a_sub_make_that_left_the_jobserver(make441: Tool, tmp_path: Path) -> None:
-    (tmp_path / "part.mk").write_text(f"all:\n\t+@{shell(DOCTOR)}; true\n".replace("$?", "$$?"))
-    seen = in_recipe(make441, "-j3", f"{make441.path} -f part.mk -j2", tmp_path)
-    assert seen.status == 0
-    seen.check("own-jobs")
-
-
-def test_a_ninja_that_left_the_jobserver(make43: Tool, ninja: Tool, tmp_path: Path) -> None:
-    (tmp_path / "build.ninja").write_text("rule job\n  command = sh inner\nbuild all: job\n")
-    (tmp_path / "inner").write_text(shell(DOCTOR) + "\n")
-    seen = in_recipe(make43, "-j3", f"{ninja.path} -j2", tmp_path)
-    assert "own-jobs" in seen.names and "`ninja -j2` inside a jobserver" in seen.text
-
-
-def killed(make: Tool, directory: Path, before: str = "") -> Seen:
-    """A doctor in a recipe whose make was killed."""
-    program = f"""\
-import os, signal, subprocess, time
-{before}
-above = os.getppid()
-os.kill(above, signal.SIGKILL)
-while os.getppid() == above:
-    os.sched_yield()
-subprocess.run(["sh", "-c", {shell(DOCTOR)!r}], close_fds=False)
-"""
-    command = python_script(directory, program)
-    (directory / "Makefile").write_text(f"all:\n\t+@exec {command}\n")
-    with Running([make.path, "-j3"], cwd=directory) as running:
-        running.finish()  # The doctor has the other end of its output open until it has ended.
-    return Seen(directory)
-
-
-def test_a_maker_that_was_killed(make43: Tool, tmp_path: Path) -> None:
-    """A pipe is there as long as somebody has it open; the tokens that are in it can still be used."""
-    seen = killed(make43, tmp_path)
-    assert (seen.status, seen.found["free"]) == (0, 2)
-    seen.check("maker-dead-with-tokens")
-
-
-def test_a_maker_that_was_killed_and_no_token(make43: Tool, tmp_path: Path) -> None:
-    before = "from jobserver_ffi import Client\nheld = Client.from_env().acquire_many(2, minimum=2)"
-    killed(make43, tmp_path, before).check("maker-dead")
-
-
-def test_a_fifo_whose_maker_was_killed(make441: Tool, tmp_path: Path) -> None:
-    """The fifo stays, and what was in it is gone with the last who had it open."""
-    seen = killed(make441, tmp_path)
-    assert (seen.names, seen.status, seen.found["free"]) == (["maker-dead"], 1, 0)
-
-
-TAKE_ONE = "import os; from jobserver_ffi import Client; Client.from_env().acquire_raw(); os._exit(0)"
-
-
-def test_tokens_that_are_lost(make43: Tool, tmp_path: Path) -> None:
-    take = python_script(tmp_path, TAKE_ONE)
-    in_recipe(make43, "-j3", f"{take}; {take}; {shell(DOCTOR)}", tmp_path).check("tokens-lost")
-
-
-def test_a_token_that_is_lost_while_another_is_in_use(make43: Tool, tmp_path: Path) -> None:
-    """Two jobs run, of which the doctor itself is one, without a shell between it and make."""
-    (tmp_path / "Makefile").write_text(f"""\
-all: job end
-job:
-\t+@{python_script(tmp_path, TAKE_ONE)}; echo > told; read line < go
-doctor:
-\t-+@read line < told; exec {shlex.join(DOCTOR)} --json > json
-end: doctor
-\t@echo > go
-""")
-    os.mkfifo(tmp_path / "told")
-    os.mkfifo(tmp_path / "go")
-    with Running([make43.path, "-k", "-j3"], cwd=tmp_path) as running:
-        running.finish()
-    (finding,) = json.loads((tmp_path / "json").read_text())["findings"]
-    assert finding["what"].endswith("1 of the 2 are in nobody's hands")
-
-
-def test_tokens_that_others_have(make43: Tool, tmp_path: Path) -> None:
-    """The jobs of a build that uses all its slots are nobody's fault."""
-    holder = """\
-import sys
-from jobserver_ffi import Client
-with Client.from_env().acquire_many(2, minimum=2):
-    print(flush=True)
-    sys.stdin.read()
-"""
-    hold = python_script(tmp_path, holder)
-    os.mkfifo(tmp_path / "told")
-    os.mkfifo(tmp_path / "go")
-    line = f"{hold} < go > told & exec 9> go; read line < told; {shell(DOCTOR)}; exec 9>&-; wait"
-    seen = in_recipe(make43, "-j3", line, tmp_path)
-    assert seen.status == 0
-    seen.check("starved")
-
-
-def test_the_doctor_leaves_all_as_it_was(gnu_make: Tool, tmp_path: Path) -> None:
-    """make counts its tokens at its end."""
-    (tmp_path / "script").write_text(shell(DOCTOR))
-    (tmp_path / "Makefile").write_text("all: one two\none two:\n\t+@mkdir $@; cd $@; sh ../script; true\n")
-    done = subprocess.run([gnu_make.path, "-j2"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-    assert {Seen(tmp_path / name).found["style"] for name in ("one", "two")} <= {"pipe", "fifo"}
-
-
-# The tools.
-
-
-def tools_of(path: str, *words: str, **environ: str) -> dict[str, dict[str, str]]:
-    """For each tool on a PATH what it did with each style."""
-    done = subprocess.run(
-        [*JOBSERVER, "doctor", "--json", *words],
-        env={**os.environ, "PATH": path, **environ},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    tools = json.loads(done.stdout)["tools"]
-    return {tool["name"]: {style: seen["outcome"] for style, seen in tool["styles"].items()} for tool in tools}
-
-
-def only(directory: Path, *tools: str) -> str:
-    """A PATH with these tools only, and what they need: a shell."""
-    directory.mkdir()
-    for tool in tools:
-        (directory / Path(tool).name).symlink_to(tool)
-    return str(directory)
-
-
-def test_makes_and_ninja_are_tried(make43: Tool, make441: Tool, ninja: Tool, tmp_path: Path) -> None:
-    assert tools_of(only(tmp_path / "old", make43.path, ninja.path)) == {
-        "make": {"pipe": "joins", "fifo": "stops"},
-        "ninja": {"pipe": "joins", "fifo": "joins"},
-    }
-    assert tools_of(only(tmp_path / "new", make441.path)) == {"make": {"pipe": "joins", "fifo": "joins"}}
-
-
-def test_flags_around_and_odd_directories_do_not_disturb_the_trials(make43: Tool, ninja: Tool, tmp_path: Path) -> None:
-    """`-n` would have make run nothing; ninja reads no fifo with a blank in its path."""
-    place = tmp_path / "a b's $c"
-    place.mkdir()
-    path = only(tmp_path / "bin", make43.path, ninja.path)
-    assert tools_of(path, TMPDIR=str(place), MAKEFLAGS="n", GNUMAKEFLAGS="-j9") == {
-        "make": {"pipe": "joins", "fifo": "stops"},
-        "ninja": {"pipe": "joins", "fifo": "joins"},
-    }
-    assert list(place.iterdir()) == []
-
-
 def test_the_manual_has_every_finding() -> None:
     text = (Path(__file__).parents[1] / "docs" / "doctor.md").read_text()
     found = [finding for path in GOLDEN.glob("*.json") for finding in json.loads(path.read_text())["findings"]]
     for finding in found:
         assert f"| `{finding['name']}` | {'problem' if finding['fatal'] else 'note'}" in text
-
-
-def test_what_this_system_has_is_tried(cargo: Tool) -> None:
-    found = {tool["name"]: tool for tool in survey_of_system()}
-    for name in ("gcc", "cmake", "ctest", "cargo", "make"):
-        if name not in found:
-            missing(name)
-    joins = {
-        name: [style for style, seen in tool["styles"].items() if seen["outcome"] == "joins"]
-        for name, tool in found.items()
-    }
-    assert joins["cargo"] == ["pipe", "fifo"]
-    assert joins["gcc"] == (["pipe", "fifo"] if version(found["gcc"]) >= (13,) else ["pipe"])
-    assert joins["ctest"] == (["pipe", "fifo"] if version(found["ctest"]) >= (3, 29) else [])
-    assert joins["make"] == joins["cmake"] == (["pipe", "fifo"] if version(found["make"]) >= (4, 4) else ["pipe"])
-
-
-def version(tool: dict[str, Any]) -> tuple[int, ...]:
-    return tuple(map(int, tool["version"].split(".")))
-
-
-def survey_of_system() -> list[dict[str, Any]]:
-    done = subprocess.run([*JOBSERVER, "doctor", "--json"], capture_output=True, text=True, check=False)
-    return list(json.loads(done.stdout)["tools"])
-
-
-# A ninja as upstream has it: the one on PyPI reads pipes, too.
-UPSTREAM_NINJA = """\
-#!/bin/sh
-case $MAKEFLAGS in
-*fifo:*) ;;
-*) unset MAKEFLAGS CARGO_MAKEFLAGS ;;
-esac
-exec {ninja} "$@"
-"""
-
-
-@pytest.mark.parametrize("server", ["4.3 pipe", "4.4.1 fifo"])
-def test_what_the_tools_mean_for_this_jobserver(server: str, make43: Tool, ninja: Tool, tmp_path: Path) -> None:
-    """A make that stops at a fifo and a ninja that reads no pipe are told in the recipe where it happens."""
-    upstream = script(tmp_path / "ninja", UPSTREAM_NINJA.format(ninja=ninja.path))
-    shell_tools = [shutil.which(name) or missing(name) for name in ("sh", "true")]
-    path = only(tmp_path / "bin", make43.path, str(upstream), *shell_tools)
-    make, _ = server_command(server)
-    doctor = [word for word in DOCTOR if word != "--no-tools"]
-    seen = in_recipe(make, "-j3", shell(doctor), tmp_path, environ={"PATH": path})
-    assert seen.status == (1 if "fifo" in server else 0)
-    seen.check(f"tools-{server.split()[1]}")
-
-
-def test_a_tool_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobserver_ffi.doctor import tools, trials
-
-    monkeypatch.setattr(trials, "LONGEST", 0.2)
-    monkeypatch.setattr(tools, "LONGEST", 0.2)
-    script(tmp_path / "make", f"#!/bin/sh\necho $$ >> {tmp_path}/started\nexec {shutil.which('sleep')} 1000\n")
-    (tool,) = tools.survey({"PATH": str(tmp_path)})
-    assert [seen.outcome for seen in tool.styles.values()] == ["silent"] * len(STYLES)
-    started = (tmp_path / "started").read_text().split()
-    assert len(started) > len(STYLES) and not any(map(psutil.pid_exists, map(int, started)))
 
 
 def test_a_reader_that_has_gone_is_no_failure(make43: Tool, tmp_path: Path) -> None:
