@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .messages import shown
@@ -11,7 +13,9 @@ from .messages import shown
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..doctor import Diagnosis, Finding, Tool
+    from ..doctor.diagnosis import Diagnosis
+    from ..doctor.finding import Finding
+    from ..doctor.tools import Tool
 
 _WIDTH = 80
 
@@ -51,19 +55,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from ..doctor import diagnose, findings_of_tools, survey
+    from ..doctor.diagnosis import diagnose
 
     diagnosis = diagnose()
-    tools = None if arguments.no_tools else survey()
-    diagnosis.findings += findings_of_tools(tools or [], diagnosis.style)
+    tools = None
+    if not arguments.no_tools:
+        from ..doctor.tools import findings_of_tools, survey
+
+        tools = survey()
+        diagnosis.findings += findings_of_tools(tools, diagnosis.style)
     if arguments.json:
         import json
 
         text = json.dumps(_as_json(diagnosis, tools), indent=2) + "\n"
     else:
         text = "\n".join(_as_text(diagnosis, tools)) + "\n"
-    sys.stdout.write(text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding))
+    _print(text)
     return 0 if diagnosis.usable else 1
+
+
+def _print(text: str) -> None:
+    """Prints to stdout; a reader that has gone (`| head`) is no reason to fail.
+
+    It goes around sys.stdout, whose leftovers would change the exit status when Python ends.
+    """
+    rest = text.encode(sys.stdout.encoding, "backslashreplace")
+    with suppress(BrokenPipeError):
+        while rest:
+            rest = rest[os.write(sys.stdout.fileno(), rest) :]
 
 
 def _as_json(diagnosis: Diagnosis, tools: list[Tool] | None) -> dict[str, Any]:

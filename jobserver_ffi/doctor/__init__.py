@@ -1,12 +1,6 @@
 """Why there is a jobserver or why not, and which tools would join it: what `jobserver doctor` prints.
 
-`diagnose` looks at this process, its environment and the processes above it; `survey` tries the tools on PATH.
+diagnosis.py looks at this process, with causes.py (why there is none), pool.py (what is wrong with one that is there),
+and surroundings.py (what goes past it); processes.py reads /proc for them. tools.py finds the tools, trials.py tries
+them.
 """
-
-from __future__ import annotations
-
-from .diagnosis import Diagnosis, diagnose
-from .finding import Finding
-from .tools import Tool, findings_of_tools, survey
-
-__all__ = ["Diagnosis", "Finding", "Tool", "diagnose", "findings_of_tools", "survey"]

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 _PLUS = (
     "put a `+` in front of the recipe line: `<TAB>+COMMAND`. Every program between make and this one must keep the "
-    "descriptors open, too"
+    "descriptors open, too. A fifo, which make 4.4 and newer use by default, needs neither"
 )
 _MAKE_HIDES = (
-    "make hands its pipe only to recipe lines that begin with `+` or contain `$(MAKE)`: it takes all others for "
-    "programs that know no jobserver"
+    "make hands its pipe only to recipe lines that begin with `+` or contain `$(MAKE)`; others are taken to "
+    "know no jobserver"
 )
 _PYTHON_CLOSES = (
     "Python's subprocess closes all descriptors but 0, 1 and 2 in its children (close_fds=True is the default)"
@@ -127,7 +127,7 @@ def _nothing_offered(error: FromEnvError, scene: Scene) -> Finding:
     if make is not None and "MAKEFLAGS" in scene.environ:
         return _make_without(make, error)
     if make is not None or giver is not None or scene.by_sudo:
-        return _cleared(giver or make, error, scene)
+        return _cleared(make or giver, error, scene)
     if error.variable is not None and parse(error.value or "").jobs is not None:
         return Finding(
             "jobs-by-hand",
@@ -160,6 +160,14 @@ def _make_without(make: Process, error: FromEnvError) -> Finding:
             f"{make} was started as `{make.program} {jobs}` inside a jobserver ({outer}); a -j on its command line "
             f"makes it leave that one",
             "call make without -j there: it takes its slots from the jobserver around it (`$(MAKE)` in a recipe)",
+        )
+    if jobs == "-j":
+        return Finding(
+            "make-without-limit",
+            True,
+            error.problem,
+            f"{make} was started with a bare -j: it runs as many jobs as there are, so it has no tokens to give",
+            "start it as `make -jN`, with N at least 2",
         )
     return Finding(
         "make-without-jobs",
@@ -221,18 +229,18 @@ def _bad_path(error: FromEnvError, path: str, scene: Scene) -> Finding:
     if error.kind is not FromEnvErrorKind.CANNOT_OPEN_PATH:
         return found("unusable", error.problem, error.mend)
     try:
-        os.stat(path)
+        os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
     except (FileNotFoundError, NotADirectoryError):
         return _missing_path(found, path, scene)
-    except OSError:
-        pass
-    if not os.access(path, os.R_OK | os.W_OK):
+    except PermissionError:
         changed = f" ({scene.by_sudo} changed the user)" if scene.by_sudo else ""
         return found(
             "no-permission",
-            f"it is another user's: this process runs as user {os.geteuid()}{changed}",
-            "run this as that user. " + _SUDO_WRITE[0].upper() + _SUDO_WRITE[1:],
+            f"the fifo is another user's, and this process runs as user {os.geteuid()}{changed}",
+            f"run this as the user who started the build; or {_SUDO_WRITE}",
         )
+    except OSError:
+        pass
     return found("unusable", "see the system's error", error.mend)
 
 
@@ -242,14 +250,13 @@ def _missing_path(found: Callable[[str, str, str], Finding], path: str, scene: S
     directory = os.path.dirname(path)
     mount = f"make the directory visible here, at the same path (`docker run -v {directory}:{directory} …`)"
     if outside is not None:
-        return found(
-            "path-not-here", f"{outside} sees it: this process is in a container or chroot that has not", mount
-        )
-    if "container" in scene.environ or any(map(os.path.exists, _CONTAINER_FILES)):
-        return found("path-not-here", "this is a container: the fifo is outside", mount)
+        why = f"{outside}, above this process, sees the fifo; this process is in a container or chroot where it is not"
+        return found("path-not-here", why, mount)
+    here = "container" in scene.environ or any(map(os.path.exists, _CONTAINER_FILES))
     return found(
         "maker-gone",
-        "the program that made this jobserver has ended and removed it, or the path is not visible here",
+        "the program that made this jobserver has ended and removed it, or it was made outside of a container and this "
+        f"process is inside{' (which it is)' if here else ''}",
         f"start the build anew; in a container, {mount}",
     )
 
@@ -284,24 +291,24 @@ def _all_open(*descriptors: int) -> bool:
 def _who_closed(holder: Process | None, read_fd: int, write_fd: int, scene: Scene) -> tuple[str, str, str]:
     """The name of the finding, the reason, and what to write; `holder` is the last that had them open."""
     if holder is not None:
-        here = f"{holder} has them open, but not {scene.below(holder)}, which it started"
+        here = f"{holder} has the jobserver open, and {scene.below(holder)}, which it started, has not"
         if is_make(holder.program):
-            return "missing-plus", f"{here}: {_MAKE_HIDES}", _PLUS
+            return "missing-plus", f"{here}; {_MAKE_HIDES}", _PLUS
         if holder.program.startswith(("python", "pypy")):
             write = (
                 f"in that program `subprocess.run(COMMAND, pass_fds=({read_fd}, {write_fd}))`, or with this package "
                 f"`Client.from_env().run(COMMAND)`"
             )
-            return "closed-by-python", f"{here}: {_PYTHON_CLOSES}", write
-        started = scene.above[scene.above.index(holder) - 1].program if holder is not scene.above[0] else ""
-        if started in _SUDOS:
-            return "closed-by-sudo", f"{here}: {started} closes all descriptors but 0, 1 and 2", _SUDO_WRITE
-        return "descriptors-closed", f"{here}", "have that program keep the descriptors open for what it starts"
+            return "closed-by-python", f"{here}; {_PYTHON_CLOSES}", write
+        if scene.by_sudo is None:
+            write = f"have {holder} keep the descriptors open for what it starts"
+            return "descriptors-closed", here, write
     if scene.by_sudo:
         return "closed-by-sudo", f"{scene.by_sudo} closes all descriptors but 0, 1 and 2", _SUDO_WRITE
     return (
         "descriptors-closed",
-        f"either {_MAKE_HIDES}; or a program on the way closed them ({_PYTHON_CLOSES}; programs on macOS that start "
-        f"others by posix_spawn; sudo)",
-        _PLUS + " (in Python: `pass_fds`)",
+        "one of these closed it: make, for recipe lines that neither begin with `+` nor contain `$(MAKE)`; "
+        "Python's subprocess, which closes all but 0, 1 and 2 (close_fds=True is the default); sudo; on macOS, "
+        "programs that use posix_spawn",
+        f"{_PLUS}. In Python, `pass_fds` keeps descriptors open",
     )

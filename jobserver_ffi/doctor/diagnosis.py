@@ -28,7 +28,7 @@ class Diagnosis:
         variable: The environment variable that decided, or None.
         value: Its value.
         auth: The address of the jobserver that it names, or None.
-        style: "pipe", "fifo", "semaphore" or "device" where the jobserver can be joined, else None.
+        style: "pipe", "fifo", "semaphore", "socket" or "device" where the jobserver can be joined, else None.
         free: How many tokens were free, or None where that cannot be told.
         slots: N of the -jN that goes with the address, or None.
         findings: What is wrong, and what may surprise.
@@ -67,9 +67,7 @@ def diagnose(environ: Mapping[str, str] | None = None) -> Diagnosis:
             diagnosis.findings += findings_of_pool(client, scene, flags.jobs)
             diagnosis.free = _free(client)
     names = {finding.name for finding in diagnosis.findings}
-    diagnosis.findings += [
-        finding for finding in findings_of_surroundings(found.variable, scene) if finding.name not in names
-    ]
+    diagnosis.findings += findings_of_surroundings(found.variable, names, scene)
     return diagnosis
 
 
@@ -82,7 +80,7 @@ def _style(client: Client) -> str:
     path = client.auth.removeprefix("fifo:")
     status = os.stat(path) if path != client.auth else os.fstat(client._descriptors[0])
     if not stat.S_ISFIFO(status.st_mode):
-        return "device"
+        return "socket" if stat.S_ISSOCK(status.st_mode) else "device"
     return "fifo" if path != client.auth else "pipe"
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .causes import Scene
     from .processes import File
 
-_WATCHED = 1.0  # seconds that an empty pool is watched for a token
+_WATCHED = 0.5  # seconds that an empty pool is watched for a token
 _PAUSE = 0.02
 _SHELLS = ("sh", "bash", "dash", "ash", "ksh", "zsh", "busybox")
 _START_ANEW = "start the build anew (whoever waits for a token of this one waits for ever)"
@@ -45,7 +45,10 @@ def findings_of_pool(client: Client, scene: Scene, slots: int | None) -> Iterato
         return
     file = status.st_dev, status.st_ino
     if not is_path:
-        yield from _not_the_one_meant(client._descriptors, file, scene)
+        other = _not_the_one_meant(client._descriptors, file, scene)
+        if other is not None:
+            yield other
+            return
         yield from _of_another_user(client._descriptors[0], status.st_uid)
     holders = [process for process in everyone() if process.has_open(file) is not False]
     known = [process for process in holders if process.has_open(file)]
@@ -63,14 +66,14 @@ def findings_of_pool(client: Client, scene: Scene, slots: int | None) -> Iterato
         yield _starved([process for process in known if process.pid != os.getpid()], slots)
 
 
-def _not_the_one_meant(descriptors: tuple[int, ...], file: File, scene: Scene) -> Iterator[Finding]:
+def _not_the_one_meant(descriptors: tuple[int, ...], file: File, scene: Scene) -> Finding | None:
     """Numbers that were closed on the way may be another pipe's here, which nothing in the environment tells."""
     for process in scene.above:
         other = process.pool_at(*descriptors)
         if other == file:
-            return
+            break
         if other is not None and is_make(process.program):
-            yield Finding(
+            return Finding(
                 "another-file",
                 True,
                 f"descriptors {descriptors[0]} and {descriptors[1]} are a pipe, but not the jobserver",
@@ -78,7 +81,7 @@ def _not_the_one_meant(descriptors: tuple[int, ...], file: File, scene: Scene) -
                 f"taken for another pipe",
                 "put a `+` in front of the recipe line, and hand the descriptors on (in Python: `pass_fds`)",
             )
-            return
+    return None
 
 
 def _of_another_user(descriptor: int, owner: int) -> Iterator[Finding]:
@@ -98,16 +101,9 @@ def _of_another_user(descriptor: int, owner: int) -> Iterator[Finding]:
 
 
 def _made(process: Process, auth: str) -> bool:
-    """Whether a process that has the pool open may have made it: it was not started with its address.
-
-    A make that starts itself anew (its makefiles have changed) keeps its old environment, but has its -j.
-    """
-    from ..cli.tools import own_jobs
-
+    """Whether a process that has the pool open may have made it: it was not started with its address."""
     environ = process.environment()
-    if environ is None or address_in(environ) != auth:
-        return True
-    return is_make(process.program) and own_jobs(process.command) is not None
+    return environ is None or address_in(environ) != auth
 
 
 def _out_of_sight(holders: list[Process], known: list[Process], owner: int) -> bool:

@@ -16,8 +16,14 @@ if TYPE_CHECKING:
     from .causes import Scene
 
 
-def findings_of_surroundings(variable: str | None, scene: Scene) -> Iterator[Finding]:
-    """What is to be told whether the jobserver can be used or not; `variable` is the one that decided."""
+def findings_of_surroundings(variable: str | None, names: set[str], scene: Scene) -> Iterator[Finding]:
+    """What is to be told whether the jobserver can be used or not.
+
+    Args:
+        variable: The environment variable that decided.
+        names: The findings that there are already.
+        scene: What is around this process.
+    """
     if variable is None:
         return
     flags = parse(scene.environ[variable])
@@ -29,8 +35,10 @@ def findings_of_surroundings(variable: str | None, scene: Scene) -> Iterator[Fin
             "make runs lines with `+` or `$(MAKE)` all the same, so that makes below can print their part",
             "a program that knows the jobserver must build nothing now; leave -n out to build",
         )
-    yield from _other_addresses(variable, flags.auth, scene)
-    yield from _own_jobs(scene)
+    if "overridden" not in names:
+        yield from _other_addresses(variable, flags.auth, scene)
+    if "own-jobs" not in names:
+        yield from _own_jobs(scene)
 
 
 def _other_addresses(variable: str, auth: str | None, scene: Scene) -> Iterator[Finding]:
@@ -52,7 +60,7 @@ def _own_jobs(scene: Scene) -> Iterator[Finding]:
     for process in scene.above:
         jobs = own_jobs(process.command) if process.command else None
         outer = address_in(process.environment() or {}) if jobs is not None else None
-        if outer is not None:
+        if outer is not None and not outer.startswith("-"):
             yield Finding(
                 "own-jobs",
                 False,

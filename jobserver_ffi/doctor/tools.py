@@ -12,10 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..children import without_jobserver
 from ..create import STYLES
 from .finding import Finding
-from .trials import LONGEST, Trial, try_cargo, try_cmake, try_ctest, try_gcc, try_make, try_ninja
+from .trials import DISTURBING, LONGEST, Trial, try_cargo, try_cmake, try_ctest, try_gcc, try_make, try_ninja
 
 _Try = Callable[[str, str, Path, Mapping[str, str]], Trial]
 
@@ -60,7 +59,8 @@ def survey(environ: Mapping[str, str] | None = None) -> list[Tool]:
     Args:
         environ: What to use instead of `os.environ`.
     """
-    environ = without_jobserver(os.environ if environ is None else environ)
+    environ = os.environ if environ is None else environ
+    environ = {name: value for name, value in environ.items() if name not in DISTURBING}
     trials = _TRIALS + ([] if os.name == "nt" else _TRIALS_WITH_SHELL)
     found = [(name, path, attempt) for names, attempt in trials for name, path in _on_path(names, environ)]
     with ThreadPoolExecutor(_TOGETHER) as threads:
@@ -116,13 +116,14 @@ def findings_of_tools(tools: list[Tool], style: str | None) -> Iterator[Finding]
             continue
         others = [other for other, seen in tool.styles.items() if seen.outcome == "joins"]
         title = f"{tool.name} {tool.version}".strip()
+        blamed = "make" if tool.name == "cmake" else tool.name
         if trial.outcome == "ignores":
             yield Finding(
                 "tool-ignores-jobserver",
                 False,
                 f"{title} ({tool.path}) does not join this {style}: it counts its jobs by itself",
                 f"when it was tried with a {style}, it took no token" + (f" (`{trial.says}`)" if trial.says else ""),
-                _mend(tool.name, others),
+                _mend(blamed, others),
             )
         else:
             yield Finding(
@@ -130,7 +131,7 @@ def findings_of_tools(tools: list[Tool], style: str | None) -> Iterator[Finding]
                 True,
                 f"{title} ({tool.path}) does not run under this {style}",
                 f"when it was tried with a {style}, it ran nothing" + (f": `{trial.says}`" if trial.says else ""),
-                _mend(tool.name, others),
+                _mend(blamed, others),
             )
 
 

@@ -38,12 +38,13 @@ while not os.path.exists("gate") and time.monotonic() < end:
     time.sleep({_PAUSE})
 """
 
-# What decides over a tool's jobs and is not of the trial.
-_DISTURBING = (
+# What decides over a tool's jobs, or whether it runs any (`make -n`), and is not of the trial.
+DISTURBING = (
+    "MAKEFLAGS",
+    "CARGO_MAKEFLAGS",
     "MFLAGS",
     "GNUMAKEFLAGS",
     "MAKELEVEL",
-    "NINJA_STATUS",
     "CMAKE_BUILD_PARALLEL_LEVEL",
     "CTEST_PARALLEL_LEVEL",
 )
@@ -154,7 +155,6 @@ class _Running:
     """A tool that was started; leaving the context opens the gate for its jobs and ends what does not end then."""
 
     def __init__(self, client: Client, command: list[str], directory: Path, environ: Mapping[str, str]) -> None:
-        environ = {name: value for name, value in environ.items() if name not in _DISTURBING}
         self._directory = directory
         options: dict[str, Any] = {"cwd": directory, "stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
         if os.name != "nt":
