@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ._core import ffi, lib
 from .arguments import pool_limit
 from .create import fifo_directories
-from .errors import PoolClosed, Unsupported, check
+from .errors import PoolClosed, check, no_leases
 from .lease import Lease, LeaseReport
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def _create(limit: int) -> Any:
         if code in (0, lib.JOBSERVER_UNSUPPORTED):
             break
     if code == lib.JOBSERVER_UNSUPPORTED:
-        raise Unsupported("leases are not supported on this system: use a Client")
+        raise no_leases()
     check(code)
     return ffi.gc(out[0], lib.jobserver_broker_free)
 

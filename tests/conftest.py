@@ -30,8 +30,7 @@ def open_descriptors() -> int:
     """How many descriptors this process has open, on Windows handles; 0 where the system does not tell (Wine)."""
     if os.path.isdir("/proc/self/fd") and os.name == "posix":
         return len(os.listdir("/proc/self/fd"))
-    process = psutil.Process()
-    return process.num_handles() if os.name == "nt" else process.num_fds()
+    return int(getattr(psutil.Process(), "num_handles" if os.name == "nt" else "num_fds")())
 
 
 # What a test may name in its mark `needs`: so it is skipped where the system has no such thing, whatever its name.
@@ -45,6 +44,7 @@ CAPABILITIES = {
     "sh": os.name == "posix",
     "sockets with names": hasattr(socket, "AF_UNIX"),
     "any file name": os.name == "posix",
+    "uvloop": os.name == "posix",
     "children that are reaped": hasattr(os, "waitid"),
     "descriptors to wait for": os.name == "posix",
     "descriptors that can be counted": open_descriptors() > 0,
@@ -55,8 +55,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips what the system cannot do, by the name of the capability; a parameter `style` is one too."""
     for item in items:
         needed = [name for mark in item.iter_markers("needs") for name in mark.args]
-        if item.name == "README.md":
-            needed.append("pipe")  # its example shows MAKEFLAGS, which is not set on Windows unless it is named
+        if item.name in ("README.md", "leases.md"):
+            needed.append("pipe")  # they show MAKEFLAGS, which is not set on Windows unless it is named, and leases
         style = getattr(item, "callspec", None) and item.callspec.params.get("style")  # type: ignore[attr-defined]
         lacking = [name for name in (*needed, style) if name is not None and not CAPABILITIES.get(name, True)]
         if lacking:
