@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import time
+import unittest.mock
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -143,7 +144,7 @@ class TokenPipe:
 
 
 @pytest.fixture(autouse=True)
-def whole(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], TokenPipe]]:
+def whole() -> Iterator[Callable[[bytes], TokenPipe]]:
     """After every test every pool is whole: those that clients made, and those made by calling this fixture.
 
     Two witnesses: the number of tokens in the pools of our own making, and the very bytes in the pipes of the test's.
@@ -162,8 +163,9 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], TokenPi
         pipes.append(TokenPipe(tokens))
         return pipes[-1]
 
-    monkeypatch.setattr(jobserver_ffi.client.Client, "_begin", watched)
-    yield make_pipe
+    # Not by the fixture monkeypatch: pytest-run-parallel takes a test that uses it for one that threads cannot share.
+    with unittest.mock.patch.object(jobserver_ffi.client.Client, "_begin", watched):
+        yield make_pipe
     gc.collect()
     for client in filter(None, (reference() for reference in clients)):
         if not client._closed:

@@ -259,10 +259,10 @@ def test_a_token_that_is_lost_is_told_of(make441: Tool, tmp_path: Path) -> None:
 
 FAMILY = """
 import subprocess, time
-sleeper = "import time; time.sleep(600)"
+sleeper = "import time; time.sleep(120)"
 child = subprocess.Popen([sys.executable, "-I", "-S", "-c", sleeper])
 print(os.getpid(), child.pid, flush=True)
-time.sleep(600)
+time.sleep(120)
 """
 
 
@@ -286,14 +286,14 @@ family = command.stdout.readline()
 assert kernel.GenerateConsoleCtrlEvent(signal.CTRL_C_EVENT, 0)
 print(family.strip(), command.wait(), flush=True)
 """
-DEAF = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+DEAF = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('deaf', flush=True); time.sleep(120)"
 INTERRUPTED_FAMILY = f"""
 import subprocess, time
 child = subprocess.Popen([sys.executable, "-I", "-S", "-c", {DEAF!r}], stdout=subprocess.PIPE)
 child.stdout.readline()
 print(os.getpid(), child.pid, flush=True)
 try:
-    time.sleep(600)
+    time.sleep(120)
 except KeyboardInterrupt:
     os._exit(7)
 """

@@ -41,8 +41,8 @@ def find(program: str) -> str:
 
 
 def quoted(word: str) -> str:
-    """A word of a recipe, as the shell of this system takes it."""
-    return subprocess.list2cmdline([word]) if os.name == "nt" else shlex.quote(word)
+    """A word of a recipe, as the shell of this system takes it; on Windows make may find either kind of shell."""
+    return subprocess.list2cmdline([word.replace("\\", "/")]) if os.name == "nt" else shlex.quote(word)
 
 
 def fetch(folder: Path) -> Path:
