@@ -61,21 +61,29 @@ bool jobserver_claim_implicit(void) {
 
 typedef int __cdecl add_exit_function(void(__cdecl *)(void));
 
+/* The module that this code is in, kept from being unloaded; null if the system does not tell. */
+static HMODULE own_module(void) {
+    HMODULE self = NULL;
+    DWORD pinned = GET_MODULE_HANDLE_EX_FLAG_PIN | GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS;
+    GetModuleHandleExW(pinned, (const wchar_t *)&process_lock, &self);
+    return self;
+}
+
 /*
  * What a library itself gives to atexit runs when it is unloaded, and then the other threads are dead, perhaps with
- * tokens in their hands. The C library's own list runs before, in exit().
+ * tokens in their hands. The list of the C library that the program has runs before, in exit(). In the program itself
+ * that is the list of atexit, whatever other C libraries are loaded; in a library it is taken to be the universal
+ * one's, which Python has.
  */
 static BOOL CALLBACK start(INIT_ONCE *once, void *argument, void **context) {
     (void)once, (void)argument, (void)context;
-    HMODULE self, c_library = GetModuleHandleW(L"ucrtbase.dll");
+    HMODULE c_library = own_module() == GetModuleHandleW(NULL) ? NULL : GetModuleHandleW(L"ucrtbase.dll");
     FARPROC found = c_library == NULL ? NULL : GetProcAddress(c_library, "_crt_atexit");
     if (found == NULL) {
         atexit(jobserver_process_exit);
-        return TRUE;
+    } else {
+        ((add_exit_function *)(void (*)(void))found)(jobserver_process_exit);
     }
-    DWORD pinned = GET_MODULE_HANDLE_EX_FLAG_PIN | GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS;
-    GetModuleHandleExW(pinned, (const wchar_t *)&process_lock, &self);
-    ((add_exit_function *)(void (*)(void))found)(jobserver_process_exit);
     return TRUE;
 }
 

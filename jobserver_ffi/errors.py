@@ -108,6 +108,14 @@ def timed_out(timeout: float | None) -> AcquireTimeout:
     return AcquireTimeout(errno.ETIMEDOUT, f"no token became free within {timeout} s")
 
 
+def no_leases() -> Unsupported:
+    """The error of whoever wants a lease where there is none: on Windows."""
+    return Unsupported(
+        "this system has no leases: its pools are semaphores, and a semaphore does not tell who takes a token, so "
+        "what a killed process held cannot be known; use a Client"
+    )
+
+
 def error_for(code: int) -> Exception:
     """The exception for a result of the C core.
 

@@ -13,7 +13,7 @@ from ._core import ffi, lib
 from .arguments import nanoseconds, whole_number
 from .children import ChildProcess, HeldDescriptors
 from .client import VARIABLES
-from .errors import AcquireTimeout, LeaseBusy, PoolClosed, Unsupported, error_for
+from .errors import AcquireTimeout, LeaseBusy, PoolClosed, error_for, no_leases
 from .makeflags import merge, remove_auth
 from .style import style_for
 
@@ -340,7 +340,7 @@ class Lease:
         if code == lib.JOBSERVER_CLOSED:
             raise PoolClosed("this pool was closed, or is the pool of the process that this one was forked from")
         if code == lib.JOBSERVER_UNSUPPORTED:
-            raise Unsupported("leases are not supported on this system: use a Client")
+            raise no_leases()
         if code < 0:
             raise error_for(code)
 

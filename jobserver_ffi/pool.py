@@ -14,7 +14,7 @@ from ._core import ffi, lib
 from .arguments import pool_limit
 from .client import Client
 from .create import fifo_directories
-from .errors import PoolClosed, Unsupported, check
+from .errors import PoolClosed, Unsupported, check, no_leases
 from .event import Event
 from .gates import Gate, Gatekeeper, GateStatus
 from .lease import Lease, LeaseReport
@@ -226,7 +226,7 @@ def _create(limit: int, preferred: str | None) -> Any:
         if code in (0, lib.JOBSERVER_UNSUPPORTED):
             break
     if code == lib.JOBSERVER_UNSUPPORTED:
-        raise Unsupported("leases are not supported on this system: use a Client")
+        raise no_leases()
     check(code)
     return ffi.gc(out[0], lib.jobserver_broker_free)
 

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import time
+import unittest.mock
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,8 +33,7 @@ def open_descriptors() -> int:
     """How many descriptors this process has open, on Windows handles; 0 where the system does not tell (Wine)."""
     if os.path.isdir("/proc/self/fd") and os.name == "posix":
         return len(os.listdir("/proc/self/fd"))
-    process = psutil.Process()
-    return process.num_handles() if os.name == "nt" else process.num_fds()
+    return int(getattr(psutil.Process(), "num_handles" if os.name == "nt" else "num_fds")())
 
 
 # What a test may name in its mark `needs`: so it is skipped where the system has no such thing, whatever its name.
@@ -47,6 +47,7 @@ CAPABILITIES = {
     "sh": os.name == "posix",
     "sockets with names": hasattr(socket, "AF_UNIX"),
     "any file name": os.name == "posix",
+    "uvloop": os.name == "posix",
     "children that are reaped": hasattr(os, "waitid"),
     "descriptors to wait for": os.name == "posix",
     "descriptors that can be counted": open_descriptors() > 0,
@@ -60,8 +61,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips what the system cannot do, by the name of the capability; a parameter `style` is one too."""
     for item in items:
         needed = [name for mark in item.iter_markers("needs") for name in mark.args]
-        if item.name == "README.md":
-            needed.append("pipe")  # its example shows MAKEFLAGS, which is not set on Windows unless it is named
+        if item.name in ("README.md", "leases.md"):
+            needed.append("pipe")  # they show MAKEFLAGS, which is not set on Windows unless it is named, and leases
         style = getattr(item, "callspec", None) and item.callspec.params.get("style")  # type: ignore[attr-defined]
         lacking = [name for name in (*needed, style) if name is not None and not CAPABILITIES.get(name, True)]
         if lacking:
@@ -148,7 +149,7 @@ class TokenPipe:
 
 
 @pytest.fixture(autouse=True)
-def whole(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], TokenPipe]]:
+def whole() -> Iterator[Callable[[bytes], TokenPipe]]:
     """After every test every pool is whole: those that clients made, and those made by calling this fixture.
 
     Two witnesses: the number of tokens in the pools of our own making, and the very bytes in the pipes of the test's.
@@ -167,8 +168,9 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], TokenPi
         pipes.append(TokenPipe(tokens))
         return pipes[-1]
 
-    monkeypatch.setattr(jobserver_ffi.client.Client, "_begin", watched)
-    yield make_pipe
+    # Not by the fixture monkeypatch: pytest-run-parallel takes a test that uses it for one that threads cannot share.
+    with unittest.mock.patch.object(jobserver_ffi.client.Client, "_begin", watched):
+        yield make_pipe
     gc.collect()
     for client in filter(None, (reference() for reference in clients)):
         if not client._closed:

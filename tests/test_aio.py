@@ -29,7 +29,7 @@ NewPipe = Callable[[bytes], TokenPipe]
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture(params=["asyncio", pytest.param("uvloop", marks=pytest.mark.needs("uvloop"))])
 def run(request: pytest.FixtureRequest) -> Run:
     """Runs a coroutine in a loop of this kind, with a guard."""
     new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop

@@ -447,6 +447,7 @@ def test_a_client_is_not_pickled() -> None:
 
 
 @pytest.mark.needs("/proc")
+@pytest.mark.thread_unsafe(reason="counts the process's descriptors")
 def test_descriptors_are_closed_and_not_inherited() -> None:
     before = os.listdir("/proc/self/fd")
     for style in STYLES:

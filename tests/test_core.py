@@ -15,6 +15,8 @@ import pytest
 
 from .conftest import missing
 
+pytestmark = pytest.mark.needs("fork")  # what Windows can do is tested by tests/core/windows, in .ci/windows
+
 HERE = Path(__file__).parent
 CORE = HERE.parent / "csrc"
 SOURCES = sorted((HERE / "core").glob("*.c"))

@@ -197,6 +197,7 @@ def sockets(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, soc
         yield ours, theirs
 
 
+@pytest.mark.thread_unsafe(reason="a socket gives out tokens in the order in which they came back")
 @pytest.mark.needs("sockets with names")
 def test_a_socket_holds_tokens(sockets: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = sockets

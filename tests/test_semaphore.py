@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from jobserver_ffi import Client, OverRelease
+from jobserver_ffi import Client, OverRelease, Pool, Unsupported
 
 from .command import JOBSERVER
 from .conftest import Tool
@@ -258,10 +259,10 @@ def test_a_token_that_is_lost_is_told_of(make441: Tool, tmp_path: Path) -> None:
 
 FAMILY = """
 import subprocess, time
-sleeper = "import time; time.sleep(600)"
+sleeper = "import time; time.sleep(120)"
 child = subprocess.Popen([sys.executable, "-I", "-S", "-c", sleeper])
 print(os.getpid(), child.pid, flush=True)
-time.sleep(600)
+time.sleep(120)
 """
 
 
@@ -271,6 +272,52 @@ def test_no_process_of_the_command_outlives_it_when_it_is_killed() -> None:
         family = [psutil.Process(int(number)) for number in killed.stdout.readline().split()]
         killed.kill()
         assert psutil.wait_procs(family, timeout=GUARD)[1] == []
+
+
+# Has a console of its own, under which Ctrl-C reaches the command and all that it starts.
+AT_A_CONSOLE = """
+import ctypes, signal, subprocess
+kernel = ctypes.WinDLL("kernel32")
+kernel.FreeConsole()
+assert kernel.AllocConsole()
+signal.signal(signal.SIGINT, lambda *_: None)
+command = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)
+family = command.stdout.readline()
+assert kernel.GenerateConsoleCtrlEvent(signal.CTRL_C_EVENT, 0)
+print(family.strip(), command.wait(), flush=True)
+"""
+DEAF = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('deaf', flush=True); time.sleep(120)"
+INTERRUPTED_FAMILY = f"""
+import subprocess, time
+child = subprocess.Popen([sys.executable, "-I", "-S", "-c", {DEAF!r}], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(os.getpid(), child.pid, flush=True)
+try:
+    time.sleep(120)
+except KeyboardInterrupt:
+    os._exit(7)
+"""
+
+
+def test_no_process_of_the_command_outlives_ctrl_c() -> None:
+    """It ends CMD; what CMD started does not listen to it, and is ended by the job object."""
+    command = [*JOBSERVER, "run", "-j2", "--", *program(INTERRUPTED_FAMILY)]
+    with subprocess.Popen(program(AT_A_CONSOLE, *command), **captured({})) as console:
+        *family, status = finish(console).split()
+    assert status == "7"
+    for number in family:
+        wait_until_gone(int(number))
+
+
+def wait_until_gone(process: int) -> None:
+    """The system ends what is in a job object when its last handle is closed, which is not the same instant."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(process).wait(GUARD)
+
+
+def test_leases_are_refused_and_the_reason_told() -> None:
+    with pytest.raises(Unsupported, match="a semaphore does not tell who takes a token"):
+        Pool(2)
 
 
 def test_what_make_starts_finds_the_semaphore_of_make(make441: Tool, tmp_path: Path) -> None:

