@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from jobserver_ffi import Client, Pool
+from jobserver_ffi import Client, MaxLoad, Pool
 
 from .rows import Row
 
@@ -25,7 +25,8 @@ SECONDS_OF_JOBS = 6.0  # that all jobs of a row take together
 JOB_TIMES = (0.005, 0.02)  # seconds
 MAKES = (1, 2, 4, 16)
 MOST_WALL = 1.05  # times the shared fifo's
-MOST_CPU = 15.0  # microseconds for each job
+MOST_BRIDGED = 1.1  # times that without a bridge
+MOST_CPU = 15.0  # microseconds for each token moved; a job takes one and gives it back
 IDLE_SECONDS = 10.0
 LEASES = 1000
 MOST_MEMORY = 30.0  # MiB
@@ -40,8 +41,10 @@ def rows() -> Iterator[Row]:
         for job_time in JOB_TIMES:
             for makes in MAKES:
                 yield from beside_a_fifo([make, "-s", "-C", directory], Path(directory), makes, job_time)
+        for style in ("fifo", "pipe"):
+            yield from bridged([make, "-s", "-C", directory], Path(directory), style)
         yield fair([make, "-s", "-C", directory], Path(directory))
-    yield idle()
+    yield from idle()
     yield many()
 
 
@@ -83,13 +86,28 @@ def beside_a_fifo(command: list[str], directory: Path, makes: int, job_time: flo
         cpu = cpu_of_pools() - before
     name = f"{makes} make{'s' * (makes > 1)}, jobs of {job_time * 1e3:.0f} ms"
     yield Row(f"{name}: wall time", leased / shared, "", MOST_WALL, f"{leased:.2f} s and {shared:.2f} s")
-    yield Row(f"{name}: CPU of the pool for a job", cpu * 1e6 / (jobs * makes), "us", MOST_CPU)
+    yield Row(f"{name}: CPU of the pool for a token moved", cpu * 1e6 / (2 * jobs * makes), "us", MOST_CPU)
+
+
+def bridged(command: list[str], directory: Path, style: str) -> Iterator[Row]:
+    """A make in a pool whose slots come from an outer jobserver, beside a make that is in that one itself."""
+    jobs = int(SECONDS_OF_JOBS / JOB_TIMES[1])
+    write(directory, jobs, JOB_TIMES[1])
+    with Client(SLOTS) as client, client.acquire():
+        joined = at_once(lambda _: client.run(command, check=True), 1)
+    with Client(SLOTS) as client, Pool(client) as pool, pool.lease("make", style=style) as lease:
+        before = cpu_of_pools()
+        through = at_once(lambda _: lease.run(command, check=True), 1)
+        cpu = cpu_of_pools() - before
+    name = f"a make on a {style} bridged to a pipe"
+    yield Row(f"{name}: wall time", through / joined, "", MOST_BRIDGED, f"{through:.2f} s and {joined:.2f} s")
+    yield Row(f"{name}: CPU of pool and bridge for a token moved", cpu * 1e6 / (2 * jobs), "us")
 
 
 def pool_threads() -> Iterator[Path]:
     """What the system knows of the threads of pools."""
     for thread in threading.enumerate():
-        if thread.name == "jobserver pool":
+        if thread.name in ("jobserver pool", "jobserver bridge", "jobserver gates"):
             yield Path(f"/proc/self/task/{thread.native_id}")
 
 
@@ -113,14 +131,29 @@ def fair(command: list[str], directory: Path) -> Row:
     return Row("two hungry leases: the larger share by the smaller", max(used) / min(used), "", 1.1)
 
 
-def idle() -> Row:
-    with Pool(SLOTS) as pool, pool.lease("idle", style="fifo") as one, pool.lease("idle", style="pipe") as other:
-        one.configure(), other.configure()
-        time.sleep(1)
-        before = wakes()
-        time.sleep(IDLE_SECONDS)
-        count = wakes() - before
-    return Row(f"an idle pool: wake-ups in {IDLE_SECONDS:.0f} s", count, "", 0)
+def idle() -> Iterator[Row]:
+    gates = [MaxLoad(1e9)]
+    with (
+        Pool(SLOTS, gates=gates) as pool,
+        pool.lease("fifo", style="fifo") as one,
+        pool.lease("pipe", style="pipe") as two,
+    ):
+        one.configure(), two.configure()
+        yield rests("an idle pool with a gate")
+    with Client(SLOTS) as client, Pool(client) as pool, pool.lease("waits") as lease:
+        yield rests("a bridge without leases")
+        with client.acquire_many(SLOTS, minimum=SLOTS):
+            waiting = threading.Thread(target=lease.configure)
+            waiting.start()
+            yield rests("a bridge that waits for the outer jobserver")
+        waiting.join()
+
+
+def rests(what: str) -> Row:
+    time.sleep(2)
+    before = wakes()
+    time.sleep(IDLE_SECONDS)
+    return Row(f"{what}: wake-ups in {IDLE_SECONDS:.0f} s", wakes() - before, "", 0)
 
 
 def wakes() -> int:
