@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import tempfile
 import threading
@@ -10,7 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
-from jobserver_ffi import Client, Pool
+import psutil
+
+from jobserver_ffi import Client, MaxLoad, Pool
 
 from .harness import either, in_turns, ratio
 from .peers import find_make, left_out
@@ -23,7 +26,10 @@ SECONDS_OF_JOBS = either(3.0, 1.0)  # that all jobs of a build take together
 JOB_TIMES = either((0.005, 0.02), (0.02,))  # seconds
 MAKES = either((1, 2, 4, 16), (2,))
 MOST_WALL = 1.05  # times the shared fifo's
-MOST_CPU = 15.0  # microseconds for each job
+MOST_BRIDGED = 1.1  # times that without a bridge
+MOST_CPU = 15.0  # microseconds for each token moved; a job takes one and gives it back
+LEASES = 1000
+MOST_MEMORY = 30.0  # MiB
 IDLE_SECONDS = either(10.0, 1.0)
 
 
@@ -36,8 +42,11 @@ def rows() -> Iterator[Row]:
         for job_time in JOB_TIMES:
             for makes in MAKES:
                 yield from beside_a_fifo([make, "-s", "-C", directory], Path(directory), makes, job_time)
+        for style in ("fifo", "pipe"):
+            yield from bridged([make, "-s", "-C", directory], Path(directory), style)
         yield fair([make, "-s", "-C", directory], Path(directory))
-    yield idle()
+    yield from idle()
+    yield many()
 
 
 def write(directory: Path, jobs: int, job_time: float) -> None:
@@ -87,13 +96,37 @@ def beside_a_fifo(command: list[str], directory: Path, makes: int, job_time: flo
     name = f"{makes} make{'s' * (makes > 1)}, jobs of {job_time * 1e3:.0f} ms"
     note = f"{median(seconds['leased']):.2f} s and {median(seconds['shared']):.2f} s"
     yield Row(f"{name}: wall time", ratio(seconds["leased"], seconds["shared"]), "", MOST_WALL, note)
-    yield Row(f"{name}: CPU of the pool for a job", median(cpu) * 1e6 / (jobs * makes), "us", MOST_CPU)
+    yield Row(f"{name}: CPU of the pool for a token moved", median(cpu) * 1e6 / (2 * jobs * makes), "us", MOST_CPU)
+
+
+def bridged(command: list[str], directory: Path, style: str) -> Iterator[Row]:
+    """A make in a pool whose slots come from an outer jobserver, beside a make that is in that one itself."""
+    jobs = int(SECONDS_OF_JOBS / JOB_TIMES[-1])
+    write(directory, jobs, JOB_TIMES[-1])
+    cpu: list[float] = []
+
+    def joined() -> float:
+        with Client(SLOTS) as client, client.acquire():
+            return at_once(lambda _: client.run(command, check=True), 1)
+
+    def through() -> float:
+        with Client(SLOTS) as client, Pool(client) as pool, pool.lease("make", style=style) as lease:
+            before = cpu_of_pools()
+            seconds = at_once(lambda _: lease.run(command, check=True), 1)
+            cpu.append(cpu_of_pools() - before)
+            return seconds
+
+    seconds = in_turns({"through": through, "joined": joined}, ROUNDS, warm_up=0)
+    name = f"a make on a {style} bridged to a pipe"
+    note = f"{median(seconds['through']):.2f} s and {median(seconds['joined']):.2f} s"
+    yield Row(f"{name}: wall time", ratio(seconds["through"], seconds["joined"]), "", MOST_BRIDGED, note)
+    yield Row(f"{name}: CPU of pool and bridge for a token moved", median(cpu) * 1e6 / (2 * jobs), "us")
 
 
 def pool_threads() -> Iterator[Path]:
     """What the system knows of the threads of pools."""
     for thread in threading.enumerate():
-        if thread.name == "jobserver pool":
+        if thread.name in ("jobserver pool", "jobserver bridge", "jobserver gates"):
             yield Path(f"/proc/self/task/{thread.native_id}")
 
 
@@ -117,17 +150,47 @@ def fair(command: list[str], directory: Path) -> Row:
     return Row("two hungry leases: the larger share by the smaller", max(used) / min(used), "", 1.1)
 
 
-def idle() -> Row:
-    with Pool(SLOTS) as pool, pool.lease("idle", style="fifo") as one, pool.lease("idle", style="pipe") as other:
-        one.configure(), other.configure()
-        time.sleep(0.5)
-        before = wakes()
-        time.sleep(IDLE_SECONDS)
-        count = wakes() - before
-    return Row(f"an idle pool: wake-ups in {IDLE_SECONDS:.0f} s", count, "", 0)
+def idle() -> Iterator[Row]:
+    gates = [MaxLoad(1e9)]
+    with (
+        Pool(SLOTS, gates=gates) as pool,
+        pool.lease("fifo", style="fifo") as one,
+        pool.lease("pipe", style="pipe") as two,
+    ):
+        one.configure(), two.configure()
+        yield rests("an idle pool with a gate")
+    with Client(SLOTS) as client, Pool(client) as pool, pool.lease("waits") as lease:
+        yield rests("a bridge without leases")
+        with client.acquire_many(SLOTS, minimum=SLOTS):
+            waiting = threading.Thread(target=lease.configure)
+            waiting.start()
+            yield rests("a bridge that waits for the outer jobserver")
+        waiting.join()
+
+
+def rests(what: str) -> Row:
+    time.sleep(2)
+    before = wakes()
+    time.sleep(IDLE_SECONDS)
+    return Row(f"{what}: wake-ups in {IDLE_SECONDS:.0f} s", wakes() - before, "", 0)
 
 
 def wakes() -> int:
     """How often the threads of pools have gone to sleep."""
     status = [line.split() for thread in pool_threads() for line in (thread / "status").read_text().splitlines()]
     return sum(int(words[1]) for words in status if words[:1] == ["voluntary_ctxt_switches:"])
+
+
+def many() -> Row:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8 * LEASES), hard))
+    before = psutil.Process().memory_info().rss
+    with Pool(LEASES) as pool:
+        leases = [pool.lease(f"lease {number}", style="fifo") for number in range(LEASES)]
+        for lease in leases:
+            lease.configure(env={})
+        used = psutil.Process().memory_info().rss - before
+        for lease in leases:
+            lease.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return Row(f"{LEASES} leases at once: memory", used / 2**20, "MiB", MOST_MEMORY)

@@ -30,6 +30,9 @@
 /* Leases that have taken nothing for so long are not busy; the broker thinks so sooner, for it can offer again. */
 #define BUSY_FOR (100 * MILLISECOND)
 
+/* Until a token is passed on although none has come back for the last one: others may take again at once, too. */
+#define PAUSE_FOR_EXCHANGE (25 * MILLISECOND)
+
 /* Others who wait for what is passed on come first. */
 #define BEFORE_RETAKING (2 * MILLISECOND)
 
@@ -41,6 +44,7 @@ struct bridge {
     int room;
     jobserver_token *own; /* the cell for the implicit slot */
     bool has_own;
+    bool exchanged;  /* others gave one, which was waited for, since the last one was passed on */
     bool passed_on;  /* a token, and it is not known yet whether anybody wanted it */
     int64_t rest_at; /* when leases that are busy no more shall count as idle; or 0 */
     int64_t pause;
@@ -122,7 +126,13 @@ static int pass_on(struct bridge *bridge, const struct jobserver_demand *demand,
     bool dry = left_outside(bridge) == 0;
     bool was_wanted = bridge->passed_on && dry;
     bool many = dry && demand->unused > FEW_IN_ADVANCE;
-    int64_t pause = was_wanted || many ? SHORTEST_PAUSE : 2 * bridge->pause;
+    int64_t pause = 2 * bridge->pause;
+    if (was_wanted) {
+        pause = bridge->exchanged ? SHORTEST_PAUSE : PAUSE_FOR_EXCHANGE;
+    } else if (many) {
+        pause = SHORTEST_PAUSE;
+    }
+    bridge->exchanged = false;
     bridge->passed_on = false;
     look_again(bridge, now, pause < LONGEST_PAUSE_MOVING ? pause : LONGEST_PAUSE_MOVING);
     if (!dry) {
@@ -200,15 +210,25 @@ static int take_what_is_there(struct bridge *bridge, const struct jobserver_dema
     return result;
 }
 
+/* A token has come from others, so that one may go to them. */
+static void look_sooner(struct bridge *bridge) {
+    int64_t now = jobserver_now();
+    if (bridge->look_at > now + SHORTEST_PAUSE) {
+        look_again(bridge, now, SHORTEST_PAUSE);
+    }
+}
+
 /* Waits for the next token, as any client does, until there is something else to do. Whether it came, or an error. */
 static int wait_for_token(struct bridge *bridge, const struct jobserver_demand *demand, int64_t now) {
     if (bridge->passed_on) {
         bridge->passed_on = false;
-        look_again(bridge, now, SHORTEST_PAUSE);
+        look_again(bridge, now, PAUSE_FOR_EXCHANGE);
     }
     int64_t end = next_look(bridge, demand, now);
     int result = take_token(bridge, end < 0 ? -1 : end > now ? end - now : 0);
     if (result > 0) {
+        bridge->exchanged = true;
+        look_sooner(bridge);
         jobserver_source_grant(&bridge->source, 1);
     }
     return result;

@@ -75,7 +75,14 @@
     EACH(lease_wait) \
     EACH(lease_describe) \
     EACH(adopt_orphans) \
-    EACH(token_byte)
+    EACH(token_byte) \
+    EACH(broker_bridge) \
+    EACH(broker_allow) \
+    EACH(broker_rest) \
+    EACH(broker_watch) \
+    EACH(broker_lock) \
+    EACH(lease_leave) \
+    EACH(peer)
 /* clang-format on */
 
 #ifdef __cplusplus

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from .executor import JobserverExecutor
     from .gates import GateStatus, MaxLoad, MaxPressure, MinMemory
     from .helper import HelperThread
-    from .lease import Lease, LeaseReport
+    from .lease import Lease
+    from .lease_report import LeaseReport
     from .pool import Pool, PoolStatus
 
 __all__ = [
@@ -74,7 +75,7 @@ _ON_FIRST_USE = {
     "HelperThread": ".helper",
     "JobserverExecutor": ".executor",
     "Lease": ".lease",
-    "LeaseReport": ".lease",
+    "LeaseReport": ".lease_report",
     "MaxLoad": ".gates",
     "MaxPressure": ".gates",
     "MinMemory": ".gates",

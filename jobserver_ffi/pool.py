@@ -17,7 +17,8 @@ from .create import fifo_directories
 from .errors import PoolClosed, Unsupported, check, no_leases
 from .event import Event
 from .gates import Gate, Gatekeeper, GateStatus
-from .lease import Lease, LeaseReport
+from .lease import Lease
+from .lease_report import LeaseReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -177,6 +177,19 @@ def test_outer_jobserver_that_goes_away_is_an_error() -> None:
         lease.configure()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signalled_command_gives_all_back(number: int, whole: NewPipe) -> None:
+    """`jobserver run` passes the signal on to its command, whose tokens it then gives back."""
+    pipe = whole(b"abc")
+    environment = {**os.environ, **pipe.environ}
+    command = [*JOBSERVER, "run", "--style", "fifo", *program(HOLDER), "2"]
+    with Running(command, env=environment, pass_fds=(pipe.read_fd, pipe.write_fd), stdin=subprocess.PIPE) as running:
+        assert running.process.stdout is not None and running.process.stdout.readline() == "held\n"
+        running.process.send_signal(number)
+        assert running.process.wait(GUARD) == 128 + number
+    assert in_pipe(pipe.read_fd) == 3
+
+
 # Real builds
 
 

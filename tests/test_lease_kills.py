@@ -18,7 +18,7 @@ import pytest
 from jobserver_ffi import LeaseReport, Pool
 
 from .conftest import Tool, need_make
-from .overlap import GUARD, JobCounter, captured, quiet, server_command
+from .overlap import GUARD, JobCounter, quiet, server_command
 from .test_real_cargo import cargo_in, counted, crates
 
 pytestmark = pytest.mark.needs("signals")
@@ -164,24 +164,30 @@ def test_ten_builds_while_the_pool_is_resized(ninja: Tool, tmp_path: Path) -> No
     assert counter.peak <= SLOTS
 
 
-@pytest.mark.parametrize("style", ["pipe", "fifo"])
-def test_cargo_on_a_lease(style: str, cargo: Tool, tmp_path: Path) -> None:
-    """cargo and its compilers fill the slots; killed, it loses none."""
+@pytest.mark.parametrize(
+    ("style", "number"), [("pipe", None), ("fifo", None), *(("fifo", number) for number in SIGNALS)]
+)
+def test_every_token_comes_back_from_cargo(style: str, number: int | None, cargo: Tool, tmp_path: Path) -> None:
+    """cargo and its compilers fill the slots; signalled then, it loses none."""
     crates(tmp_path, 6)
     with Pool(4) as pool:
-        with JobCounter(6, 4, lambda: 0) as counter, pool.lease("cargo", style=style) as lease:
-            done = lease.run(cargo_in(tmp_path, cargo), **captured({"env": counted(tmp_path, counter)}))
-            assert done.returncode == 0, done.stderr
-        counter.check()
-        assert lease.report().complaints == [] and pool.status().in_use == 0
-        with JobCounter(6, 4, lambda: 0, once=True) as counter, pool.lease("killed", style=style) as lease:
-            environment = {**counted(tmp_path, counter), "CARGO_TARGET_DIR": str(tmp_path / "again")}
-            process = lease.popen(cargo_in(tmp_path, cargo), env=environment, stderr=subprocess.DEVNULL)
-            end = time.monotonic() + GUARD
-            while counter.jobs < 4:
-                assert time.monotonic() < end
-                time.sleep(0.001)
-            process.kill()
-            process.wait(GUARD)
-            assert lease.wait(GUARD).orphans != "left"
+        with JobCounter(6, 4, lambda: 0, once=number is not None) as counter, pool.lease("cargo", style=style) as lease:
+            process = lease.popen(
+                cargo_in(tmp_path, cargo), env=counted(tmp_path, counter), stderr=subprocess.PIPE, text=True
+            )
+            if number is not None:
+                end = time.monotonic() + GUARD
+                while counter.jobs < 4:
+                    assert time.monotonic() < end
+                    time.sleep(0.001)
+                process.send_signal(number)
+            said = process.communicate(timeout=GUARD)[1]
+            report = lease.wait(GUARD)
+        assert (process.returncode == 0) is (number is None), said
+        assert report.orphans != "left" and report.peak == 4
+        if number is None:
+            counter.check()
+            assert report.complaints == []
         assert pool.status().in_use == 0
+        with pool.lease("next", minimum=4) as lease:
+            assert lease.run(["true"], slot_timeout=GUARD).returncode == 0

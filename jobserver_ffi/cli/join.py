@@ -26,7 +26,7 @@ from .run import warn_of_own_jobs
 from .supervise import Supervisor
 
 if TYPE_CHECKING:
-    from ..lease import LeaseReport
+    from ..lease_report import LeaseReport
 
 assert sys.platform != "win32"
 

@@ -14,7 +14,7 @@ from .run import new_supervisor
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..lease import LeaseReport
+    from ..lease_report import LeaseReport
     from ..pool import Pool
 
 CHECK_FAILED = 70

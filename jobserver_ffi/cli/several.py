@@ -19,7 +19,8 @@ from .on_leases import NO_JOBSERVER, settle
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..lease import Lease, LeaseReport
+    from ..lease import Lease
+    from ..lease_report import LeaseReport
     from ..pool import Pool
 
 _ENDING = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}

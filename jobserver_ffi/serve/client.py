@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..lease import LeaseReport
+from ..lease_report import LeaseReport
 from .lines import BadLine, Lines
 from .place import PlaceError, socket_path
 
