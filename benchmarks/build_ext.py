@@ -110,5 +110,5 @@ def build(source: Path, python: str, way: str) -> Build:
 if __name__ == "__main__":
     from .rows import print_rows
 
-    print_rows(TITLE, rows())
+    print_rows(TITLE, rows(), [])
     sys.exit(0)

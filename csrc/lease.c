@@ -219,6 +219,12 @@ static void remove_waiter(jobserver_lease *lease, const struct jobserver_lease_w
     *link = waiter->next;
 }
 
+/* Why the lease will not come into this state any more, or 0. */
+static int why_never(const jobserver_lease *lease, enum jobserver_lease_state state) {
+    bool needs_slots = state == JOBSERVER_LEASE_STARTED;
+    return lease->broker->stopped ? JOBSERVER_CLOSED : needs_slots ? lease->broker->failure : 0;
+}
+
 /* Sleeps until the lease is in this state or a later one. 0, -EINTR, -ETIMEDOUT or JOBSERVER_CLOSED. With the lock. */
 static int wait_for(jobserver_lease *lease, enum jobserver_lease_state state, int64_t timeout) {
     int64_t deadline = jobserver_deadline(timeout);
@@ -226,26 +232,20 @@ static int wait_for(jobserver_lease *lease, enum jobserver_lease_state state, in
     if (lease->state >= state) {
         return 0;
     }
-    if (timeout == 0) {
-        return lease->broker->stopped ? JOBSERVER_CLOSED : -ETIMEDOUT;
+    int result = why_never(lease, state);
+    if (result < 0 || timeout == 0) {
+        return result < 0 ? result : -ETIMEDOUT;
     }
-    int result = jobserver_bell_open(&waiter.bell);
+    result = jobserver_bell_open(&waiter.bell);
     if (result < 0) {
         return result;
     }
     add_waiter(lease, &waiter);
     while (result == 0 && lease->state < state) {
-        if (lease->broker->stopped) {
-            result = JOBSERVER_CLOSED;
-            break;
-        }
-        if (state == JOBSERVER_LEASE_STARTED && lease->broker->failure < 0) {
-            result = lease->broker->failure;
-            break;
-        }
         jobserver_unlock();
         result = jobserver_bell_wait(&waiter.bell, deadline);
         jobserver_lock();
+        result = result == 0 && lease->state < state ? why_never(lease, state) : result;
     }
     remove_waiter(lease, &waiter);
     jobserver_bell_close(&waiter.bell);

@@ -94,7 +94,9 @@ def _look_for_work(
         compile_one = Dependencies.cythonize_one
         Dependencies.cythonize_one = record
         try:
-            extensions = Dependencies.cythonize(module_list, exclude=exclude, nthreads=0, **options)
+            extensions = Dependencies.cythonize(  # type: ignore[no-untyped-call,unused-ignore]
+                module_list, exclude=exclude, nthreads=0, **options
+            )
         finally:
             Dependencies.cythonize_one = compile_one
             for c_file in in_their_place:
@@ -113,7 +115,7 @@ def _compile_all(to_compile: list[tuple[Any, ...]], jobs: Jobs) -> None:
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                 args = waiting.pop(future)
                 if not _show(future.result()):
-                    raise CompileError(None, args[0])
+                    raise CompileError(None, args[0])  # type: ignore[no-untyped-call,unused-ignore]
 
 
 @contextlib.contextmanager

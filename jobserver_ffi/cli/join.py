@@ -20,8 +20,8 @@ from ..style import style_for
 from .adopt import wait_for_orphans
 from .execute import caller_environment, cannot_run
 from .messages import say, shown
-from .pools import start_server
 from .on_leases import NO_JOBSERVER, settle
+from .pools import start_server
 from .run import warn_of_own_jobs
 from .supervise import Supervisor
 

@@ -10,7 +10,7 @@ from ..errors import error_for
 from ..lease import _address
 
 if TYPE_CHECKING:
-    from ..lease import LeaseReport
+    from ..lease_report import LeaseReport
     from ..pool import Pool
 
 _WAITS_ON = (-EAGAIN, -lib.ETIMEDOUT)

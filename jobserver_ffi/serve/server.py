@@ -20,7 +20,7 @@ from .place import ending, identity, starting, user_name
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..lease import LeaseReport
+    from ..lease_report import LeaseReport
     from ..pool import Pool
 
 STYLES = ("pipe", "fifo")
