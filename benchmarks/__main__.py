@@ -47,9 +47,12 @@ QUESTIONS = (
     "memory",
     "leases",
     "builds",
+    "build_ext",
     "counts",
 )
 """Modules of this folder, each with a TITLE and a function `rows`."""
+LONG = {"build_ext"}
+"""Those that are not asked with --quick."""
 
 
 def main() -> int:
@@ -61,7 +64,7 @@ def main() -> int:
     print("; ".join(f"{name} {text}" for name, text in environment.items()))
     report: dict[str, Any] = {"environment": environment, "quick": options.quick, "questions": []}
     failed = False
-    for name in options.questions or QUESTIONS:
+    for name in options.questions or [name for name in QUESTIONS if not (options.quick and name in LONG)]:
         report["questions"].append(answer(name))
         failed = failed or report["questions"][-1]["failed"]
         if options.json is not None:  # each time: a run that is interrupted keeps what it has

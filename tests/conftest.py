@@ -36,6 +36,10 @@ def open_descriptors() -> int:
     return int(getattr(psutil.Process(), "num_handles" if os.name == "nt" else "num_fds")())
 
 
+# A shell without job control starts what it puts into the background with Ctrl-C ignored, and children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # What a test may name in its mark `needs`: so it is skipped where the system has no such thing, whatever its name.
 CAPABILITIES = {
     "pipe": "pipe" in STYLES,
