@@ -29,6 +29,7 @@ from jobserver_ffi.create import STYLES
 if TYPE_CHECKING:
     from .building import Environment
 
+
 def open_descriptors() -> int:
     """How many descriptors this process has open, on Windows handles; 0 where the system does not tell (Wine)."""
     if os.path.isdir("/proc/self/fd") and os.name == "posix":
