@@ -57,8 +57,7 @@ class Job:
     def unwind(self) -> None:
         """Ends it, if it has begun; its crew was stopped. Again, or while it runs: harmless."""
         self._turn.release()
-        if self.thread.ident is not None:
-            self.thread.join()
+        join(self.thread)
         self._give_back()
 
     def _run(self) -> None:
@@ -264,10 +263,17 @@ class Crew:
     def _join(self, end: float | None) -> None:
         """Waits for the calls. Gives back the slot of one whose thread was not started, as it was interrupted there."""
         for thread, slot in self._calls.copy().items():
-            if thread.ident is not None:
-                thread.join(None if end is None else max(end - monotonic(), 0))
-            else:
+            if not join(thread, None if end is None else max(end - monotonic(), 0)):
                 slot.release()
+
+
+def join(thread: threading.Thread, seconds: float | None = None) -> bool:
+    """Waits for a thread. Returns False if its start was interrupted: it never runs, or finds that all was stopped."""
+    try:
+        thread.join(seconds)
+    except RuntimeError:
+        return False
+    return True
 
 
 def hand_out(jobs: Jobs, calls: Sequence[Callable[[], Any]]) -> list[Any]:
