@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,9 @@ class Job:
         self.crew, self.place, self.after = crew, place, after
         self.batch: Batch | None = None
         self._function = function
-        self._turn = threading.Semaphore(0)
+        # Locked while it is not this job's turn. Not a Semaphore, which an interrupt could leave locked inside.
+        self._turn = threading.Lock()
+        self._turn.acquire()
         self._slot: Acquired | None = None
         self.thread = threading.Thread(target=self._run, name=f"jobserver_ffi_build_{place}", daemon=True)
 
@@ -56,7 +59,8 @@ class Job:
 
     def unwind(self) -> None:
         """Ends it, if it has begun; its crew was stopped. Again, or while it runs: harmless."""
-        self._turn.release()
+        with suppress(RuntimeError):  # it has the turn already
+            self._turn.release()
         join(self.thread)
         self._give_back()
 
