@@ -3,7 +3,7 @@
  */
 #include "broker.h"
 
-#include <errno.h>
+#include <limits.h>
 
 void jobserver_gate_ring(jobserver_broker *broker) {
     broker->moved = true;
@@ -24,9 +24,12 @@ int jobserver_broker_allow(jobserver_broker *broker, int most) {
     return result;
 }
 
-/* Whether the machine is to be looked at: something moved, or leases might go on if it were better. */
+/*
+ * Whether the machine is to be looked at: something moved, or leases might go on if it were better. Whether they would is
+ * not known: slots of an outer jobserver that are not allowed go back to it.
+ */
 static bool must_look(const jobserver_broker *broker) {
-    return broker->moved || (broker->held_back > 0 && broker->started != NULL);
+    return broker->moved || (broker->allowed < INT_MAX && broker->started != NULL);
 }
 
 /* One sleep of a gatekeeper: until the time, or without one until something moves. False once the broker is stopped. */
