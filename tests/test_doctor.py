@@ -12,7 +12,7 @@ import pytest
 
 from jobserver_ffi import Client
 
-from .command import JOBSERVER, run
+from .command import JOBSERVER, Running, run
 from .conftest import Tool, missing
 from .doctored import (
     BECOME_ANOTHER,
@@ -144,6 +144,20 @@ def test_sudo_that_lets_makeflags_through(make43: Tool, tmp_path: Path) -> None:
 
 def test_sudo(make43: Tool, tmp_path: Path) -> None:
     in_recipe(make43, "-j3", shell(DOCTOR, f"{need_sudo()} -n "), tmp_path).check("environment-cleared-by-sudo")
+
+
+def test_a_whole_build_under_sudo(make43: Tool, tmp_path: Path) -> None:
+    """It has sudo's variable and sudo above it, but sudo has closed nothing."""
+    inner = shlex.quote(f"exec 3<&- 4>&-; {shell(DOCTOR)}")
+    makefile = f"all:\n\t+@sh -c {shlex.quote(f'sh -c {inner}; true')}; true\n".replace("$", "$$")
+    with Running([need_sudo(), "-n", make43.path, "-f", "-", "-j3"], cwd=tmp_path, stdin=subprocess.PIPE) as running:
+        running.finish(makefile)
+    assert Seen(tmp_path).names == ["descriptors-closed"]
+
+
+def test_sudo_without_a_build(tmp_path: Path) -> None:
+    seen = alone(tmp_path, {}, [need_sudo(), "-n", *DOCTOR])
+    assert seen.names == ["not-under-a-jobserver"]
 
 
 def test_a_cleared_environment(make43: Tool, tmp_path: Path) -> None:

@@ -50,12 +50,15 @@ class Scene:
         self.above = above
         self.make = next((process for process in above if is_make(process.program)), None)
 
-    @property
-    def by_sudo(self) -> str | None:
-        """What changed the user above this process, if something did."""
-        if "SUDO_COMMAND" in self.environ:
-            return "sudo"
-        return next((process.program for process in self.above if process.program in _SUDOS), None)
+    def sudo_below(self, process: Process | None) -> str | None:
+        """The program that changes users between a process above (None: any) and this one, if there is one."""
+        between = self.above if process is None else self.above[: self.above.index(process)]
+        found = next((other.program for other in between if other.program in _SUDOS), None)
+        if found is not None or "SUDO_COMMAND" not in self.environ:
+            return found
+        # sudo may have become its command. A whole build that was started by sudo has the variable everywhere.
+        environ = None if process is None else process.environment()
+        return None if environ is not None and "SUDO_COMMAND" in environ else "sudo"
 
     def below(self, process: Process) -> str:
         """The process that one of those above started on the way to this one."""
@@ -93,7 +96,9 @@ def cause(error: FromEnvError, scene: Scene) -> Finding:
         why = "something has written or cut the value: neither make nor this package writes such an address"
         return Finding("unreadable", True, error.problem, why, f"see what sets {error.variable}, and take that out")
     if os.name == "nt":
-        why = "it has ended and the pool with it, or it belongs to another user or another session"
+        why = (
+            "the program that made it has ended and the pool with it, or it belongs to another user or another session"
+        )
         return Finding("maker-gone", True, error.problem, why, "start the build anew, as this user and in this session")
     if auth.startswith("fifo:"):
         return _bad_path(error, auth.removeprefix("fifo:"), scene)
@@ -126,8 +131,9 @@ def _nothing_offered(error: FromEnvError, scene: Scene) -> Finding:
     make = scene.make
     if make is not None and "MAKEFLAGS" in scene.environ:
         return _make_without(make, error)
-    if make is not None or giver is not None or scene.by_sudo:
-        return _cleared(make or giver, error, scene)
+    source = make or giver
+    if source is not None or (not scene.above and scene.sudo_below(None)):
+        return _cleared(source, error, scene)
     if error.variable is not None and parse(error.value or "").jobs is not None:
         return Finding(
             "jobs-by-hand",
@@ -181,12 +187,13 @@ def _make_without(make: Process, error: FromEnvError) -> Finding:
 
 def _cleared(giver: Process | None, error: FromEnvError, scene: Scene) -> Finding:
     """Of an environment from which something between a make and this process took the address."""
-    if scene.by_sudo:
+    sudo = scene.sudo_below(giver)
+    if sudo is not None:
         return Finding(
             "environment-cleared",
             True,
             error.problem,
-            f"{scene.by_sudo} gives its command a new environment, and closes the descriptors of the jobserver",
+            f"{sudo} gives its command a new environment, and closes the descriptors of the jobserver",
             _SUDO_WRITE,
         )
     assert giver is not None, "nobody else is known to have had an address"
@@ -233,7 +240,8 @@ def _bad_path(error: FromEnvError, path: str, scene: Scene) -> Finding:
     except (FileNotFoundError, NotADirectoryError):
         return _missing_path(found, path, scene)
     except PermissionError:
-        changed = f" ({scene.by_sudo} changed the user)" if scene.by_sudo else ""
+        sudo = scene.sudo_below(scene.make)
+        changed = f" ({sudo} changed the user)" if sudo else ""
         return found(
             "no-permission",
             f"the fifo is another user's, and this process runs as user {os.geteuid()}{changed}",
@@ -300,11 +308,12 @@ def _who_closed(holder: Process | None, read_fd: int, write_fd: int, scene: Scen
                 f"`Client.from_env().run(COMMAND)`"
             )
             return "closed-by-python", f"{here}; {_PYTHON_CLOSES}", write
-        if scene.by_sudo is None:
+        if scene.sudo_below(holder) is None:
             write = f"have {holder} keep the descriptors open for what it starts"
             return "descriptors-closed", here, write
-    if scene.by_sudo:
-        return "closed-by-sudo", f"{scene.by_sudo} closes all descriptors but 0, 1 and 2", _SUDO_WRITE
+    sudo = scene.sudo_below(holder or scene.make)
+    if sudo is not None:
+        return "closed-by-sudo", f"{sudo} closes all descriptors but 0, 1 and 2", _SUDO_WRITE
     return (
         "descriptors-closed",
         "one of these closed it: make, for recipe lines that neither begin with `+` nor contain `$(MAKE)`; "

@@ -49,7 +49,7 @@ class Diagnosis:
 
 
 def diagnose(environ: Mapping[str, str] | None = None) -> Diagnosis:
-    """Looks at this process. Takes no token; blocks for a second at most.
+    """Looks at this process. Takes no token; blocks for half a second at most, if no token is free.
 
     Args:
         environ: Where to look, instead of `os.environ`.
@@ -62,10 +62,13 @@ def diagnose(environ: Mapping[str, str] | None = None) -> Diagnosis:
     if found.error is not None:
         diagnosis.findings.append(cause(found.error, scene))
     if found.client is not None:
-        with found.client as client:
-            diagnosis.style = _style(client)
-            diagnosis.findings += findings_of_pool(client, scene, flags.jobs)
-            diagnosis.free = _free(client)
+        try:
+            with found.client as client:
+                diagnosis.style = _style(client)
+                diagnosis.findings += findings_of_pool(client, scene, flags.jobs)
+                diagnosis.free = _free(client)
+        except FileNotFoundError:  # The fifo has been removed meanwhile.
+            return diagnose(environ)
     names = {finding.name for finding in diagnosis.findings}
     diagnosis.findings += findings_of_surroundings(found.variable, names, scene)
     return diagnosis

@@ -11,7 +11,7 @@ from ..errors import Unsupported
 from ..style import is_make
 from .causes import address_in
 from .finding import Finding
-from .processes import Process, everyone
+from .processes import Process, can_see, everyone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,10 +50,11 @@ def findings_of_pool(client: Client, scene: Scene, slots: int | None) -> Iterato
             yield other
             return
         yield from _of_another_user(client._descriptors[0], status.st_uid)
-    holders = [process for process in everyone() if process.has_open(file) is not False]
-    known = [process for process in holders if process.has_open(file)]
+    seen = [(process, process.has_open(file)) for process in everyone()]
+    holders = [process for process, has_open in seen if has_open]
+    unseen = [process for process, has_open in seen if has_open is None]
     empty = _stays_empty(client)
-    if not any(_made(process, auth) for process in known) and not _out_of_sight(holders, known, status.st_uid):
+    if not any(_made(process, auth) for process in holders) and not _out_of_sight(unseen, status.st_uid):
         yield Finding(
             "maker-dead",
             empty,
@@ -63,7 +64,7 @@ def findings_of_pool(client: Client, scene: Scene, slots: int | None) -> Iterato
             _START_ANEW if empty else "start the build anew",
         )
     elif empty:
-        yield _starved([process for process in known if process.pid != os.getpid()], slots)
+        yield _starved(holders, slots)
 
 
 def _not_the_one_meant(descriptors: tuple[int, ...], file: File, scene: Scene) -> Finding | None:
@@ -106,11 +107,9 @@ def _made(process: Process, auth: str) -> bool:
     return environ is None or address_in(environ) != auth
 
 
-def _out_of_sight(holders: list[Process], known: list[Process], owner: int) -> bool:
-    """Whether some process of the pool's owner does not let itself be looked at."""
-    if not os.path.isdir("/proc/self/fd"):
-        return True
-    return any(process.owner() == owner for process in holders if process not in known)
+def _out_of_sight(unseen: list[Process], owner: int) -> bool:
+    """Whether the maker may be among the processes that cannot be looked at; it is the pool's owner."""
+    return not can_see() or any(process.owner() == owner for process in unseen)
 
 
 def _stays_empty(client: Client) -> bool:
@@ -126,11 +125,11 @@ def _stays_empty(client: Client) -> bool:
     return False
 
 
-def _starved(others: list[Process], slots: int | None) -> Finding:
-    """Of a pool with no token free: in use, or lost?"""
+def _starved(holders: list[Process], slots: int | None) -> Finding:
+    """Of a pool with no token free, which these others have open: in use, or lost?"""
     what = f"no token became free within {_WATCHED:g} s"
-    makes = [process for process in others if is_make(process.program)]
-    users = [process for process in others if process not in makes and process.program not in _SHELLS]
+    makes = [process for process in holders if is_make(process.program)]
+    users = [process for process in holders if process not in makes and process.program not in _SHELLS]
     parents = [os.getppid(), *(process.parent for process in everyone())]
     # A make's first job runs on the slot that the make itself has.
     used = sum(max(parents.count(make.pid) - 1, 0) for make in makes)

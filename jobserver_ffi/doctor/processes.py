@@ -83,6 +83,11 @@ class Process:
         return status is not None and stat.S_ISFIFO(status.st_mode)
 
 
+def can_see() -> bool:
+    """Whether this system shows what processes have open."""
+    return os.path.isdir(f"{_PROC}/self/fd")
+
+
 def above() -> list[Process]:
     """The processes above this one: its parent first."""
     found: list[Process] = []
