@@ -23,13 +23,18 @@ from pathlib import Path
 SOURCES = "lupa==2.8"
 FOLDER = "lupa-2.8/third-party/lua54"
 
-# Writes down when it started and ended, on the clock that all processes share.
+# Writes down when it started and ended, on the clock that all processes share. The first ones wait for each other, or a
+# fast one might end before the last has begun; a build that does not fill its slots goes on after some seconds.
 COUNTED_COMPILER = """\
-import subprocess, sys, time
+import os, subprocess, sys, time
+log, slots = sys.argv[1], int(sys.argv[2])
 start = time.perf_counter_ns()
-status = subprocess.run(sys.argv[2:]).returncode
-with open(f"{sys.argv[1]}/{start}-{time.perf_counter_ns()}-", "x"):
-    sys.exit(status)
+open(f"{log}/{start}-", "x").close()
+while len(os.listdir(log)) < slots and time.perf_counter_ns() - start < 30_000_000_000:
+    time.sleep(0.01)
+status = subprocess.run(sys.argv[3:]).returncode
+os.rename(f"{log}/{start}-", f"{log}/{start}-{time.perf_counter_ns()}-")
+sys.exit(status)
 """
 
 
@@ -82,7 +87,7 @@ def main() -> int:
         log, counted = folder / "log", folder / "counted.py"
         log.mkdir()
         counted.write_text(COUNTED_COMPILER)
-        cc = " ".join(map(quoted, [sys.executable, "-I", "-S", str(counted), str(log), compiler]))
+        cc = " ".join(map(quoted, [sys.executable, "-I", "-S", str(counted), str(log), str(options.slots), compiler]))
         flags = "-std=c99" if os.name == "nt" else "-std=c99 -DLUA_USE_POSIX"
         settings = [f"CC={cc}", f"MYCFLAGS={flags}", "MYLDFLAGS=", "MYLIBS=", *options.settings]
         jobserver = [sys.executable, "-m", "jobserver_ffi.cli"]
