@@ -276,9 +276,22 @@ def test_status_for_people_and_watched(place: Place) -> None:
             )
 
 
+def test_gates_of_a_server(place: Place, make441: Tool, tmp_path: Path) -> None:
+    makefile(tmp_path, "sleep 0.1", 200)
+    build = [*POOL, make441.path, "-s", "-C", str(tmp_path)]
+    with place.serve("-j4", "--min-memory", "99%"), place.begin(*build) as running:
+        found = place.until(lambda found: found["held_back"])
+        assert [(gate["name"], gate["held_back"] > 0) for gate in found["gates"]] == [("memory below 99%", True)]
+        assert "\nmemory below 99% (it is " in place.call("status").stdout
+        running.process.terminate()
+        running.finish()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["serve", "--max-load", "0"], "'0' is no limit"),
+        (["run", "--pool", "x", "--max-load", "4", "true"], "gates belong to the server of the pool"),
         (["serve", "-j0"], "'0' is no number of slots"),
         (["serve", "--name", "../x"], "'../x' is no name for a pool"),
         (["serve", "--name", ""], "'' is no name for a pool"),

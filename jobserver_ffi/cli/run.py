@@ -141,6 +141,8 @@ def _run_in_pool(
     """Joins a pool that is served; in a jobserver already it stays there."""
     if len(commands) > 1:
         parser.error("argument --pool: one CMD joins a pool: call `jobserver run --pool` for each")
+    if has_gates(arguments):
+        parser.error("argument --pool: gates belong to the server of the pool: give them to `jobserver serve`")
     if sys.platform == "win32":
         no_pools_here(parser)
     if outer is None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..serve import DEFAULT_NAME
+from .gates import add_gate_arguments, gates_of
 from .messages import say, shown
 from .pools import CANNOT, no_pools_here, pool_name, seconds, slots
 
@@ -39,7 +40,7 @@ another server has it, say; 2 for wrong arguments.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Tells the parser of the subcommand what it takes."""
-    parser.usage = "jobserver serve [--name NAME] [-j N] [--idle-exit SECONDS]"
+    parser.usage = "jobserver serve [OPTION ...]"
     parser.description = _DESCRIPTION
     parser.epilog = _STATUS
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=seconds,
         help="end after so many seconds without builds (default: never)",
     )
+    add_gate_arguments(parser)
     parser.set_defaults(function=lambda arguments: _serve(parser, arguments))
 
 
@@ -70,13 +72,14 @@ def _serve(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> in
     from ..serve.place import AlreadyServed, PlaceError, listen, runtime_directory, socket_path
 
     jobs = arguments.jobs or usable_cpus()
+    gates = gates_of(parser, arguments)
     _raise_descriptor_limit()
     try:
         listener, path = _passed_socket(), None
         if listener is None:
             path = socket_path(arguments.name)
             listener = listen(path)
-        pool = Pool(jobs, directory=runtime_directory())
+        pool = Pool(jobs, gates=gates, directory=runtime_directory())
     except AlreadyServed:
         say(f"pool `{arguments.name}` is served already: `jobserver status --pool {arguments.name}` shows it")
         return CANNOT

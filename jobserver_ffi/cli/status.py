@@ -82,6 +82,9 @@ def described(status: dict[str, Any]) -> str:
         f"{status['queued']} waiting; {ended['leases']} ended; tokens lost and back: {ended['lost']}, "
         f"given back too often: {ended['over_released']}"
     ]
+    for gate in status["gates"]:
+        if gate["held_back"]:
+            lines.append(f"{gate['name']} (it is {gate['value']:.6g}): tokens held back: {gate['held_back']}")
     if status["leases"]:
         rows = [[title for title, _ in _COLUMNS] + ["COMMAND"]]
         rows += [_row(lease) for lease in status["leases"]]

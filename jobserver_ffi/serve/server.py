@@ -123,6 +123,8 @@ class PoolServer:
             "in_use": found.in_use,
             "free": found.free,
             "queued": found.queued,
+            "held_back": found.held_back,
+            "gates": [asdict(gate) for gate in found.gates],
             "leases": [
                 {"process": lease.process, "connected": lease.connected, **asdict(lease.report())}
                 for lease in self._leases
