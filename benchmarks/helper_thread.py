@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import queue
+import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -20,20 +22,24 @@ TITLE = "From a request to the callback of the helper thread; the Rust crate = 1
 TURNS = either(500, 30)
 BLOCK = 20  # requests in one turn
 MOST = 1.0
+LEAST = "os.read() in a thread, with SimpleQueue and Future"  # the least that a thread of Python can do
+CLOSES = either(1000, 100)
+MOST_CLOSE = 5.0  # milliseconds
 
 
 def rows() -> Iterator[Row]:
     with ExitStack() as stack:
-        contestants = {"HelperThread": stack.enter_context(Answers(ours))}
+        contestants = {"HelperThread": stack.enter_context(Answers(ours)), LEAST: stack.enter_context(Answers(least))}
         if native.crate() is not None:
             contestants[f"{CRATE}: HelperThread"] = stack.enter_context(Answers(theirs))
         samples = in_turns({name: answers.next for name, answers in contestants.items()}, TURNS)
-    theirs_or_ours = [*samples.values()][-1]
+    crates = samples.get(f"{CRATE}: HelperThread")
     for name, found in samples.items():
-        if len(samples) == 1:
+        if crates is None:
             yield Row(name, float("nan"), note="there is no crate to compare it with", times=Times.of(found))
         else:
-            yield ratio_row(name, found, theirs_or_ours, MOST if name == "HelperThread" else None)
+            yield ratio_row(name, found, crates, MOST if name == "HelperThread" else None)
+    yield closing()
 
 
 class Answers(ExitStack):
@@ -74,6 +80,46 @@ def ours() -> Callable[[], int]:
         return at - start
 
     return measure
+
+
+def least() -> Callable[[], int]:
+    """A thread that waits for requests in a queue, reads the token, and answers with a future."""
+    pool, release = os.pipe()
+    os.write(release, b"+")
+    asked: queue.SimpleQueue[Future[bytes]] = queue.SimpleQueue()
+    came: queue.SimpleQueue[tuple[int, Future[bytes]]] = queue.SimpleQueue()
+
+    def serve() -> None:
+        while True:
+            future = asked.get()
+            future.set_running_or_notify_cancel()
+            future.set_result(os.read(pool, 1))
+            came.put((time.perf_counter_ns(), future))
+
+    threading.Thread(target=serve, daemon=True).start()
+
+    def measure() -> int:
+        start = time.perf_counter_ns()
+        asked.put(Future())
+        at, future = came.get()
+        os.write(release, future.result())
+        return at - start
+
+    return measure
+
+
+def closing() -> Row:
+    """How long `close` takes with a request that cannot be met."""
+    took = []
+    with Client(1) as client, client.acquire():
+        for _ in range(CLOSES):
+            helper = client.into_helper_thread(lambda future: None)
+            helper.request_token()
+            start = time.perf_counter_ns()
+            helper.close()
+            took.append(float(time.perf_counter_ns() - start))
+    slowest = statistics.quantiles(took, n=100)[-1] / 1e6
+    return Row("close() with a request pending, p99", slowest, "ms", MOST_CLOSE, times=Times.of(took))
 
 
 def theirs() -> Callable[[], int]:
