@@ -71,7 +71,8 @@ subprocess.run(["sh", "-c", {shell(DOCTOR)!r}], close_fds=False)
 """
     command = python_script(directory, program)
     (directory / "Makefile").write_text(f"all:\n\t+@exec {command}\n")
-    with Running([make.path, "-j3"], cwd=directory) as running:
+    environ = {**os.environ, "TMPDIR": str(directory)}  # where make 4.4 puts its fifo, which stays
+    with Running([make.path, "-j3"], cwd=directory, env=environ) as running:
         running.finish()  # The doctor has the other end of its output open until it has ended.
     return Seen(directory)
 
