@@ -98,6 +98,7 @@ def plain(text: str, directory: Path) -> str:
         (r"GMfifo\d+", "GMfifoN"),
         (r"`python[\d.]*`", "`python`"),
         (r" \(which it is\)", ""),
+        (r"; into this container variables .*MAKEFLAGS`\)", ""),
         (r"\b1\.13\.\d+", "1.13.N"),
     ):
         text = re.sub(pattern, fixed, text)

@@ -91,7 +91,7 @@ def test_a_make_that_starts_itself_anew_is_not_dead(gnu_make: Tool, tmp_path: Pa
 
 def test_the_text_as_it_is_printed(tmp_path: Path) -> None:
     """The one comparison in which line ends count."""
-    alone(tmp_path, {})
+    alone(tmp_path, {"MAKEFLAGS": " -j3 --jobserver-auth=gmake_semaphore_1234"})
     assert (tmp_path / "text").read_text() == (Path(__file__).parent / "doctor" / "printed.txt").read_text()
 
 
@@ -100,6 +100,8 @@ def test_the_text_as_it_is_printed(tmp_path: Path) -> None:
 
 def test_nothing_is_set(tmp_path: Path) -> None:
     alone(tmp_path, {}).check("not-under-a-jobserver")
+    alone(tmp_path, {"container": "podman"})
+    assert "`docker run -e MAKEFLAGS`" in (tmp_path / "text").read_text().replace("\n            ", " ")
 
 
 def test_jobs_set_by_hand(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .command import Running
-from .conftest import Tool
+from .conftest import Tool, missing
 from .doctored import (
     BECOME_ANOTHER,
     DOCTOR,
@@ -71,7 +71,8 @@ subprocess.run(["sh", "-c", {shell(DOCTOR)!r}], close_fds=False)
 """
     command = python_script(directory, program)
     (directory / "Makefile").write_text(f"all:\n\t+@exec {command}\n")
-    with Running([make.path, "-j3"], cwd=directory) as running:
+    environ = {**os.environ, "TMPDIR": str(directory)}  # where make 4.4 puts its fifo, which stays
+    with Running([make.path, "-j3"], cwd=directory, env=environ) as running:
         running.finish()  # The doctor has the other end of its output open until it has ended.
     return Seen(directory)
 
@@ -92,6 +93,17 @@ def test_a_fifo_whose_maker_was_killed(make441: Tool, tmp_path: Path) -> None:
     """The fifo stays, and what was in it is gone with the last who had it open."""
     seen = killed(make441, tmp_path)
     assert (seen.names, seen.status, seen.found["free"]) == (["maker-dead"], 1, 0)
+
+
+def test_a_maker_outside_of_a_container_is_not_dead(gnu_make: Tool, tmp_path: Path) -> None:
+    """A name space of processes in which that of the recipe is the first one."""
+    need_root()
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode != 0:
+        missing("the right to unshare processes")
+    line = shlex.join([*unshare, "sh", "-c", shell(DOCTOR)])
+    seen = in_recipe(gnu_make, "-j3", line, tmp_path)
+    assert (seen.status, seen.names, seen.found["free"]) == (0, [], 2)
 
 
 TAKE_ONE = "import os; from jobserver_ffi import Client; Client.from_env().acquire_raw(); os._exit(0)"

@@ -50,6 +50,11 @@ class Scene:
         self.above = above
         self.make = next((process for process in above if is_make(process.program)), None)
 
+    @property
+    def in_container(self) -> bool:
+        """Whether this process is in a container that says so: that of podman, docker or systemd."""
+        return "container" in self.environ or any(map(os.path.exists, _CONTAINER_FILES))
+
     def sudo_below(self, process: Process | None) -> str | None:
         """The program that changes users between a process above (None: any) and this one, if there is one."""
         between = self.above if process is None else self.above[: self.above.index(process)]
@@ -147,9 +152,16 @@ def _nothing_offered(error: FromEnvError, scene: Scene) -> Finding:
         "not-under-a-jobserver",
         True,
         error.problem,
-        "nothing that makes a jobserver is above this process"
-        if scene.above
-        else "nothing that makes a jobserver has started this process, or the address was taken out on the way",
+        (
+            "nothing that makes a jobserver is above this process"
+            if scene.above
+            else "nothing that makes a jobserver has started this process, or the address was taken out on the way"
+        )
+        + (
+            "; into this container variables come only by name (`docker run -e MAKEFLAGS`)"
+            if scene.in_container
+            else ""
+        ),
         "start this from a recipe of `make -jN`, or as `jobserver run -jN -- COMMAND`",
     )
 
@@ -260,11 +272,10 @@ def _missing_path(found: Callable[[str, str, str], Finding], path: str, scene: S
     if outside is not None:
         why = f"{outside}, above this process, sees the fifo; this process is in a container or chroot where it is not"
         return found("path-not-here", why, mount)
-    here = "container" in scene.environ or any(map(os.path.exists, _CONTAINER_FILES))
     return found(
         "maker-gone",
         "the program that made this jobserver has ended and removed it, or it was made outside of a container and this "
-        f"process is inside{' (which it is)' if here else ''}",
+        f"process is inside{' (which it is)' if scene.in_container else ''}",
         f"start the build anew; in a container, {mount}",
     )
 

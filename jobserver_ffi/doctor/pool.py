@@ -11,7 +11,7 @@ from ..errors import Unsupported
 from ..style import is_make
 from .causes import address_in
 from .finding import Finding
-from .processes import Process, can_see, everyone
+from .processes import Process, can_see, everyone, first
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +54,7 @@ def findings_of_pool(client: Client, scene: Scene, slots: int | None) -> Iterato
     holders = [process for process, has_open in seen if has_open]
     unseen = [process for process, has_open in seen if has_open is None]
     empty = _stays_empty(client)
-    if not any(_made(process, auth) for process in holders) and not _out_of_sight(unseen, status.st_uid):
+    if not any(_made(process, auth) for process in holders) and not _out_of_sight(unseen, status.st_uid, auth):
         yield Finding(
             "maker-dead",
             empty,
@@ -107,9 +107,14 @@ def _made(process: Process, auth: str) -> bool:
     return environ is None or address_in(environ) != auth
 
 
-def _out_of_sight(unseen: list[Process], owner: int) -> bool:
-    """Whether the maker may be among the processes that cannot be looked at; it is the pool's owner."""
-    return not can_see() or any(process.owner() == owner for process in unseen)
+def _out_of_sight(unseen: list[Process], owner: int, auth: str) -> bool:
+    """Whether the maker may be a process that cannot be looked at: it is one of the pool's owner.
+
+    A first process that was started with the address is that of a container; who handed it in is outside.
+    """
+    if not can_see() or any(process.owner() == owner for process in unseen):
+        return True
+    return address_in(first().environment() or {}) == auth
 
 
 def _stays_empty(client: Client) -> bool:

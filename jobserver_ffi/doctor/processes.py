@@ -101,6 +101,11 @@ def above() -> list[Process]:
     return found
 
 
+def first() -> Process:
+    """The first process of this system, or of this container."""
+    return Process(1)
+
+
 def everyone() -> Iterator[Process]:
     """All processes that can be seen, except this one."""
     numbers = [name for name in os.listdir(_PROC) if name.isdecimal()] if os.path.isdir(_PROC) else []
