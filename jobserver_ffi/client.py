@@ -180,17 +180,17 @@ class Client:
             cell = self._cells.pop()
         except IndexError:
             cell = self._new_cell()
+        token = Acquired()  # before the wait, so that less is done after it; as hold() does, whose call would show here
+        token._client = self
+        token._held = [cell]
         if timeout is None:
             code = _take(cell)
             if code == 0:
-                token = Acquired()  # as hold() does, whose call would show here
-                token._client = self
-                token._held = [cell]
                 return token
         else:
             code = -EINTR
         self._wait(_acquire, cell, code, timeout)
-        return hold(Acquired(), self, cell)
+        return token
 
     def _wait(self, function: Any, what: Any, code: int, timeout: float | None) -> int:
         """Calls `function(what, timeout)` for as long as `code`, its result, says that it was interrupted.
