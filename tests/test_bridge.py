@@ -177,9 +177,10 @@ def test_outer_jobserver_that_goes_away_is_an_error() -> None:
         lease.configure()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signalled_command_gives_all_back(number: int, whole: NewPipe) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signalled_command_gives_all_back(name: str, whole: NewPipe) -> None:
     """`jobserver run` passes the signal on to its command, whose tokens it then gives back."""
+    number = signal.Signals[name]
     pipe = whole(b"abc")
     environment = {**os.environ, **pipe.environ}
     command = [*JOBSERVER, "run", "--style", "fifo", *program(HOLDER), "2"]
