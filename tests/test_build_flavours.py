@@ -122,7 +122,7 @@ def test_this_package_builds_itself(building: Environment, tmp_path: Path) -> No
         pytest.skip("needs the sources of this package")
     tree = tmp_path / "tree"
     tree.mkdir()
-    for name in ("csrc", "jobserver_ffi"):
+    for name in ("contrib", "csrc", "jobserver_ffi"):
         shutil.copytree(SOURCES / name, tree / name, ignore=shutil.ignore_patterns("*.so", "__pycache__", "_core.c"))
     for name in ("pyproject.toml", "README.md", "LICENSE-MIT", "LICENSE-APACHE"):
         shutil.copy(SOURCES / name, tree)
