@@ -42,6 +42,7 @@ def test_memory_of_the_machine(available: int, verdict: bool | None, tmp_path: P
     assert MinMemory(500 * 1024, str(tmp_path)).measure() is verdict
 
 
+@pytest.mark.needs("/proc")
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize(("used", "verdict"), [(700, True), (560, None), (300, False)])
 def test_memory_of_the_group_above(version: int, used: int, verdict: bool | None, tmp_path: Path) -> None:
@@ -65,6 +66,7 @@ def test_memory_of_the_group_above(version: int, used: int, verdict: bool | None
     assert MinMemory(0.45, str(tmp_path)).measure() is verdict
 
 
+@pytest.mark.needs("/proc")
 def test_pressure(tmp_path: Path) -> None:
     """At first the kernel's average, then what was added since the last look; the worse of machine and group."""
     write(tmp_path, proc__pressure__io="some avg10=60.00 avg60=0.00 avg300=0.00 total=1\nfull avg10=0 total=0\n")
