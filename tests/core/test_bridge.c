@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "broker.h"
@@ -181,6 +182,30 @@ static void test_gates_that_open_and_close(void) {
     end(&scene);
 }
 
+/* A bridge that cannot begin ends the waits for a first slot, too. */
+static void test_a_bridge_that_cannot_begin_is_told_of(void) {
+    struct scene scene;
+    make_pipe(scene.outer, OUTER);
+    set_nonblocking(scene.outer[0]);
+    scene.client = join(scene.outer[0], scene.outer[1]);
+    CHECK_EQUAL(jobserver_broker_create(scratch_directory(), 0, &scene.broker), 0);
+    struct rlimit limit, none;
+    CHECK_EQUAL(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = limit.rlim_max};
+    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &none), 0);
+    CHECK_EQUAL(jobserver_broker_bridge(scene.broker, scene.client), -EMFILE);
+    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    jobserver_lease_terms terms = {.style = JOBSERVER_LEASE_FIFO, .weight = 1.0};
+    jobserver_lease *lease;
+    CHECK_EQUAL(jobserver_lease_open(scene.broker, &terms, &lease), 0);
+    CHECK_EQUAL(jobserver_lease_start(lease, FOR_EVER), -EMFILE);
+    jobserver_lease_free(lease);
+    jobserver_broker_free(scene.broker);
+    jobserver_client_free(scene.client);
+    close(scene.outer[0]);
+    close(scene.outer[1]);
+}
+
 /* Shares as the serving thread does. */
 static void share(jobserver_broker *broker) {
     jobserver_lock();
@@ -235,6 +260,7 @@ int main(int argc, char **argv) {
         {"stopped in the middle", test_stopped_in_the_middle},
         {"closed outer client is told of", test_closed_outer_client_is_told_of},
         {"gates that open and close", test_gates_that_open_and_close},
+        {"a bridge that cannot begin is told of", test_a_bridge_that_cannot_begin_is_told_of},
         {"a flood is not reclaimed", test_a_flood_is_not_reclaimed},
         {NULL, NULL},
     };
