@@ -311,6 +311,8 @@ int jobserver_broker_bridge(jobserver_broker *broker, jobserver_client *client) 
     int result = prepare(&bridge);
     if (result == 0) {
         result = jobserver_source_attach(&bridge.source, broker);
+    } else {
+        jobserver_source_fail(broker, result);
     }
     while (result == 0 && jobserver_source_ask(&bridge.source, &demand)) {
         result = serve_once(&bridge, &demand);

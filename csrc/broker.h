@@ -146,6 +146,9 @@ void jobserver_gate_ring(jobserver_broker *broker);
 int jobserver_source_attach(struct jobserver_source *source, jobserver_broker *broker);
 void jobserver_source_detach(struct jobserver_source *source, int error);
 
+/* source.c: the source cannot even be attached. Without the lock. */
+void jobserver_source_fail(jobserver_broker *broker, int error);
+
 /* source.c: clears the event and says what is needed now; false once the broker is stopped. Without the lock. */
 bool jobserver_source_ask(struct jobserver_source *source, struct jobserver_demand *demand);
 

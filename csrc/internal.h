@@ -48,6 +48,7 @@ struct jobserver_client {
     _Atomic uint64_t uses;
     atomic_uint asleep;        /* how many of those inside sleep, and will look whether the process exits */
     atomic_uint taking_asleep; /* how many of those are woken by nothing but a token, with it in their hands */
+    atomic_bool left_woken;    /* somebody was woken for a token and left without it, since the process exits */
     atomic_int references;     /* the owner, and each entry */
     atomic_int stranded;       /* negated errno of a release that nobody was told of, or 0 */
     atomic_int owed;           /* entries that are stranded */

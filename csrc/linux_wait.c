@@ -82,8 +82,8 @@ static bool enlist(jobserver_channel *channel, struct jobserver_sleeper *sleeper
 /*
  * Takes the sleeper off the list, and keeps its epoll for the next. That may linger in the pipe's queue, where an epoll
  * in which nobody sleeps takes no wake-up from anybody: so one more system call does not stand between the token and
- * who waited for it. A release ends that, so that no more linger than tokens are held. (None does in a process that exits: it releases
- * with the lock held.)
+ * who waited for it. A release ends that, so that hardly more linger than tokens are held. None does in a process that
+ * exits.
  */
 static void dismiss(jobserver_channel *channel, struct jobserver_sleeper *sleeper) {
     *sleeper->link = sleeper->next;
@@ -109,18 +109,29 @@ static bool begin(jobserver_channel *channel, struct jobserver_sleeper *sleeper)
     return begun;
 }
 
-static void end(jobserver_channel *channel, struct jobserver_sleeper *sleeper) {
-    jobserver_lock();
-    dismiss(channel, sleeper);
-    jobserver_unlock();
-}
-
-void jobserver_system_linger_no_more(jobserver_channel *channel) {
-    jobserver_lock();
+/* Takes the epoll that is kept out of the queue. The caller holds the lock. */
+static void linger_no_more(jobserver_channel *channel) {
     if (channel->spare_epoll >= 0) {
         leave_queue(channel, channel->spare_epoll);
     }
+}
+
+/* Only who was woken for a token lets its epoll linger. */
+static void end(jobserver_channel *channel, struct jobserver_sleeper *sleeper, bool may_linger) {
+    jobserver_lock();
+    dismiss(channel, sleeper);
+    if (!may_linger) {
+        linger_no_more(channel);
+    }
     jobserver_unlock();
+}
+
+/* Some give back with the lock held. While anybody has it the epoll stays: until the next release, or the next sleep. */
+void jobserver_system_linger_no_more(jobserver_channel *channel) {
+    if (jobserver_try_lock()) {
+        linger_no_more(channel);
+        jobserver_unlock();
+    }
 }
 
 /* Sleeps; the results are those of jobserver_channel_wait. */
@@ -149,19 +160,14 @@ int jobserver_channel_wait(jobserver_channel *channel, const struct jobserver_un
         result = wait_in(sleeper.epoll, until);
     }
     watch_others_no_more(sleeper.epoll, until);
-    end(channel, &sleeper);
-    if (result != 1) {
-        jobserver_system_linger_no_more(channel);
-    }
+    end(channel, &sleeper, result == 1);
     return result;
 }
 
 /* Those that sleep are watched for differently: every token wakes them, beside the one waiter that it is for. */
 void jobserver_channel_retire(jobserver_channel *channel) {
     channel->retired = true;
-    if (channel->spare_epoll >= 0) {
-        leave_queue(channel, channel->spare_epoll);
-    }
+    linger_no_more(channel);
     for (struct jobserver_sleeper *sleeper = channel->sleepers; sleeper != NULL; sleeper = sleeper->next) {
         watch_no_more(sleeper->epoll, jobserver_channel_take_descriptor(channel));
         watch(channel, sleeper->epoll, EPOLLIN);

@@ -80,8 +80,14 @@ size_t jobserver_system_most_at_once(const jobserver_channel *channel, int limit
 /* How many tokens the pipe holds for sure, however they were taken and given back before. */
 size_t jobserver_system_capacity(const jobserver_channel *channel);
 
-/* Ends what a wait put off to be quick: it was the last thing between a token and whoever waited for it. */
+/*
+ * Ends what a wait put off to be quick: it was the last thing between a token and whoever waited for it. The caller may
+ * hold the lock.
+ */
 void jobserver_system_linger_no_more(jobserver_channel *channel);
+
+/* Takes jobserver_lock unless it is taken, by whomever. */
+bool jobserver_try_lock(void);
 
 /* Reads or writes a shared description without waiting, where the system can do that. */
 int jobserver_system_read_shared(int descriptor, unsigned char *bytes, size_t size);

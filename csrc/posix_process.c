@@ -46,6 +46,10 @@ void jobserver_lock(void) {
     pthread_mutex_lock(&process_lock);
 }
 
+bool jobserver_try_lock(void) {
+    return pthread_mutex_trylock(&process_lock) == 0;
+}
+
 void jobserver_unlock(void) {
     pthread_mutex_unlock(&process_lock);
 }

@@ -44,6 +44,7 @@ static void forget(jobserver_client *client) {
     uint64_t closed = atomic_load(&client->uses) & JOBSERVER_USE_CLOSED;
     atomic_store(&client->uses, closed | holds_of(client));
     atomic_store(&client->asleep, 0);
+    atomic_store(&client->left_woken, false);
     atomic_store(&client->taking_asleep, 0);
     atomic_store(&client->stranded, 0);
     atomic_store(&client->owed, stranded_of(client));
@@ -125,13 +126,13 @@ static void wait_while_any(bool (*is_so)(jobserver_client *), int64_t limit) {
 
 /*
  * Gives back what the client's cells and batches hold, and removes the fifo if no child of ours needs it. A waiter that
- * was woken by a token just before it was retired leaves without it: so another's is woken instead.
+ * was woken by a token just before it was retired leaves without it, or has left: so another's is woken instead.
  */
 static void give_up(jobserver_client *client) {
     for (struct jobserver_entry *entry = client->entries; entry != NULL; entry = entry->next) {
         jobserver_entry_give_back(entry);
     }
-    if (atomic_load(&client->asleep) > 0) {
+    if (atomic_load(&client->asleep) > 0 || atomic_load(&client->left_woken)) {
         unsigned char lost;
         jobserver_pass_wake_up_on(client->channel, &lost);
     }

@@ -301,13 +301,16 @@ int64_t jobserver_share(jobserver_broker *broker, int64_t now) {
     return next_time(&round);
 }
 
-/* What those who are not hungry are offered goes first. */
+/*
+ * What those who are not hungry are offered goes first. No more than what is known to lie at a lease: bytes that it gave
+ * back since then may be more than it took.
+ */
 int jobserver_share_reclaim(jobserver_broker *broker, int most, int64_t now) {
     for (int hungry = 0; hungry <= 1; hungry++) {
         for (jobserver_lease *lease = broker->started; lease != NULL; lease = lease->next) {
             int missing = most - (broker->limit - broker->out);
             if (lease->hungry == (hungry != 0) && missing > 0 && lease->untaken > 0) {
-                jobserver_lease_withdraw(lease, missing);
+                jobserver_lease_withdraw(lease, missing < lease->untaken ? missing : lease->untaken);
                 jobserver_hunger_withdrawn(lease, false, now);
             }
         }

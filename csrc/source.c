@@ -22,6 +22,12 @@ int jobserver_source_attach(struct jobserver_source *source, jobserver_broker *b
     return refused ? -EBUSY : 0;
 }
 
+void jobserver_source_fail(jobserver_broker *broker, int error) {
+    jobserver_lock();
+    jobserver_broker_fail(broker, error);
+    jobserver_unlock();
+}
+
 void jobserver_source_detach(struct jobserver_source *source, int error) {
     jobserver_broker *broker = source->broker;
     if (broker == NULL) {

@@ -151,6 +151,9 @@ int jobserver_take(jobserver_client *client, unsigned char *bytes, size_t size, 
         if (result == -EAGAIN && woken == JOBSERVER_READY) {
             return woken;
         }
+        if (result == -ECANCELED) {
+            atomic_store(&client->left_woken, true); /* for exit(), which wakes another in our place */
+        }
     }
     return result;
 }

@@ -4,7 +4,10 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
+
+#include "broker.h"
 
 #define FOR_EVER (-1)
 #define OUTER "abcdefgh"
@@ -179,12 +182,86 @@ static void test_gates_that_open_and_close(void) {
     end(&scene);
 }
 
+/* A bridge that cannot begin ends the waits for a first slot, too. */
+static void test_a_bridge_that_cannot_begin_is_told_of(void) {
+    struct scene scene;
+    make_pipe(scene.outer, OUTER);
+    set_nonblocking(scene.outer[0]);
+    scene.client = join(scene.outer[0], scene.outer[1]);
+    CHECK_EQUAL(jobserver_broker_create(scratch_directory(), 0, &scene.broker), 0);
+    struct rlimit limit, none;
+    CHECK_EQUAL(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = limit.rlim_max};
+    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &none), 0);
+    CHECK_EQUAL(jobserver_broker_bridge(scene.broker, scene.client), -EMFILE);
+    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    jobserver_lease_terms terms = {.style = JOBSERVER_LEASE_FIFO, .weight = 1.0};
+    jobserver_lease *lease;
+    CHECK_EQUAL(jobserver_lease_open(scene.broker, &terms, &lease), 0);
+    CHECK_EQUAL(jobserver_lease_start(lease, FOR_EVER), -EMFILE);
+    jobserver_lease_free(lease);
+    jobserver_broker_free(scene.broker);
+    jobserver_client_free(scene.client);
+    close(scene.outer[0]);
+    close(scene.outer[1]);
+}
+
+/* Shares as the serving thread does. */
+static void share(jobserver_broker *broker) {
+    jobserver_lock();
+    jobserver_share(broker, jobserver_now());
+    jobserver_unlock();
+}
+
+/* A lease that has started, with its fifo. Nobody serves. */
+static jobserver_lease *start_unserved(jobserver_broker *broker, int *fifo) {
+    jobserver_lease_terms terms = {.style = JOBSERVER_LEASE_FIFO, .weight = 1.0};
+    jobserver_lease *lease;
+    char path[1000];
+    CHECK_EQUAL(jobserver_lease_open(broker, &terms, &lease), 0);
+    CHECK_EQUAL(jobserver_lease_path(lease, path, sizeof path), 0);
+    *fifo = open(path, O_RDWR | O_CLOEXEC);
+    CHECK_EQUAL(jobserver_lease_start(lease, 0), -ETIMEDOUT);
+    share(broker);
+    CHECK_EQUAL(jobserver_lease_start(lease, 0), 0);
+    return lease;
+}
+
+/* Bytes that a process writes too many, and that nobody has looked at yet, are no slots that could be taken away. */
+static void test_a_flood_is_not_reclaimed(void) {
+    for (int flooded = 0; flooded < 2; flooded++) {
+        jobserver_broker *broker;
+        jobserver_lease *leases[2];
+        jobserver_broker_report report;
+        int fifos[2];
+        CHECK_EQUAL(jobserver_broker_create(scratch_directory(), 6, &broker), 0);
+        for (int number = 0; number < 2; number++) {
+            leases[number] = start_unserved(broker, &fifos[number]);
+        }
+        CHECK_EQUAL(in_pipe(fifos[0]) + in_pipe(fifos[1]), 4);
+        CHECK_EQUAL(write(fifos[flooded], "++++++++", 8), 8);
+        jobserver_lock();
+        CHECK_EQUAL(jobserver_share_reclaim(broker, 4, jobserver_now()), 4);
+        jobserver_unlock();
+        CHECK_EQUAL(jobserver_broker_describe(broker, &report), 0); /* which throws away what is too much */
+        CHECK_EQUAL(report.limit, 2);
+        CHECK_EQUAL(in_pipe(fifos[0]) + in_pipe(fifos[1]), 0);
+        for (int number = 0; number < 2; number++) {
+            jobserver_lease_free(leases[number]);
+            close(fifos[number]);
+        }
+        jobserver_broker_free(broker);
+    }
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {
         {"every byte is back", test_every_byte_is_back},
         {"stopped in the middle", test_stopped_in_the_middle},
         {"closed outer client is told of", test_closed_outer_client_is_told_of},
         {"gates that open and close", test_gates_that_open_and_close},
+        {"a bridge that cannot begin is told of", test_a_bridge_that_cannot_begin_is_told_of},
+        {"a flood is not reclaimed", test_a_flood_is_not_reclaimed},
         {NULL, NULL},
     };
     return run_tests(argc, argv, tests);

@@ -226,6 +226,37 @@ static void test_the_token_of_who_exits_goes_to_who_waits(void) {
     }
 }
 
+/* Gives a token that its own thread, first in the queue, is woken for, and exits at that moment. */
+static void give_and_exit(void *argument) {
+    struct queue *queue = argument;
+    queue->pool.client = join(queue->pool.ends[0], queue->pool.ends[1]);
+    pthread_t thread;
+    CHECK_EQUAL(pthread_create(&thread, NULL, wait_in_queue, queue), 0);
+    WAIT_WHILE(queue->asleep[1] == 0);
+    wait_until_asleep(getpid(), queue->asleep[1]);
+    queue->asleep[0] = 1;
+    WAIT_WHILE(queue->asleep[2] == 0);
+    CHECK_EQUAL(write(queue->pool.ends[1], "a", 1), 1);
+}
+
+static void test_the_wake_up_of_who_exits_goes_to_who_waits(void) {
+    if (!ON_LINUX) {
+        return;
+    }
+    for (int round = 0; round < scaled(200); round++) {
+        struct queue queue = {.pool = with_tokens(""), .asleep = shared_memory(3 * sizeof(atomic_int))};
+        pid_t last = start(wait_last_in_queue, &queue);
+        pid_t first = start(give_and_exit, &queue);
+        WAIT_WHILE(queue.asleep[0] == 0);
+        wait_until_asleep(last, last);
+        queue.asleep[2] = 1;
+        finish(first);
+        finish(last);
+        CHECK_EQUAL(in_pipe(queue.pool.ends[0]), 1);
+        close_ends(&queue.pool);
+    }
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {
         {"exit_gives_back", test_exit_gives_back},
@@ -234,6 +265,7 @@ int main(int argc, char **argv) {
         {"exit_while_threads_wait", test_exit_while_threads_wait},
         {"exit_while_others_wait", test_exit_while_others_wait},
         {"the_token_of_who_exits_goes_to_who_waits", test_the_token_of_who_exits_goes_to_who_waits},
+        {"the_wake_up_of_who_exits_goes_to_who_waits", test_the_wake_up_of_who_exits_goes_to_who_waits},
         {NULL, NULL},
     };
     return run_tests(argc, argv, tests);

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -108,6 +109,41 @@ static void test_a_stranded_batch(void) {
     CHECK_EQUAL(read(full.ends[0], bytes, 2), 2);
     CHECK(bytes[0] == 'a' && bytes[1] == 'b');
     jobserver_token_free(full.token);
+    close_full(&full);
+}
+
+struct waiting {
+    jobserver_token *token;
+    atomic_int *thread;
+};
+
+static void *take_in_thread(void *argument) {
+    struct waiting *waiting = argument;
+    *waiting->thread = this_thread();
+    acquired(waiting->token);
+    return NULL;
+}
+
+/* Who waits for a token leaves something to be done by the next release: also by one of a stranded token. */
+static void test_a_stranded_token_after_a_wait(void) {
+    struct full full = make_full(true);
+    pthread_t thread;
+    jobserver_token *other = cell(full.client);
+    atomic_int waiter = 0;
+    struct waiting waiting = {.token = other, .thread = &waiter};
+    CHECK_EQUAL(pthread_create(&thread, NULL, take_in_thread, &waiting), 0);
+    WAIT_WHILE(waiter == 0);
+    wait_until_asleep(getpid(), waiter);
+    jobserver_token_free(full.token);
+    make_room(&full);
+    CHECK_EQUAL(write(full.ends[1], "c", 1), 1);
+    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    int stranded = 1;
+    CHECK_EQUAL(jobserver_client_settle(full.client, &stranded), -EAGAIN);
+    CHECK_EQUAL(stranded, 0);
+    CHECK_EQUAL(jobserver_release_raw(full.client, 'b'), 0);
+    jobserver_token_free(other);
+    CHECK_EQUAL(in_pipe(full.back[0]), 3);
     close_full(&full);
 }
 
@@ -321,6 +357,7 @@ int main(int argc, char **argv) {
         {"a_full_pipe", test_a_full_pipe},
         {"stranded_tokens", test_stranded_tokens},
         {"a_stranded_batch", test_a_stranded_batch},
+        {"a_stranded_token_after_a_wait", test_a_stranded_token_after_a_wait},
         {"nobody_reads_any_more", test_nobody_reads_any_more},
         {"the_far_end_of_a_socket_is_gone", test_the_far_end_of_a_socket_is_gone},
         {"closed", test_closed},
