@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from .client import Client
 
+__all__ = ["AsyncAcquired", "AsyncAcquiredBatch", "AsyncClient"]
+
 # How long a token may go from task to task, in seconds, before it must pass through the pool, where the waiters of all
 # processes stand in one queue: so much longer may another process have to wait, and so much of the cost is spared where
 # jobs are short.

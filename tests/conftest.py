@@ -59,6 +59,7 @@ CAPABILITIES = {
     "subreaper": sys.platform == "linux",
     "name spaces": sys.platform == "linux",
     "systemd": sys.platform == "linux",
+    "the repository": (Path(__file__).parent.parent / ".ci").is_dir(),
 }
 
 
