@@ -38,7 +38,7 @@ _EXPLAINED = (
     "one job, and takes a token for every further one; so all together run no more than N jobs (the N of `make -jN`)."
 )
 
-_OUTCOMES = {"joins": "joins", "ignores": "ignores it", "stops": "STOPS", "silent": "no answer"}
+_OUTCOMES = {"joins": "joins", "ignores": "ignores it", "stops": "runs no job", "silent": "no answer"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
