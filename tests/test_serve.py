@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import stat
@@ -488,6 +489,39 @@ def test_server_without_descriptors_goes_on(place: Place) -> None:
         assert place.until(lambda status: not status["leases"])["in_use"] == 0
         assert place.call(*POOL, "true").returncode == 0
         assert server.process.poll() is None
+
+
+@pytest.mark.needs("limits of other processes")
+def test_server_lets_in_again_when_there_is_room(place: Place) -> None:
+    """Also when no connection of its own ends: others had taken what there is of descriptors, say."""
+    with place.serve("-j2", "--idle-exit", "1") as server:
+        process = psutil.Process(server.process.pid)
+        before = process.rlimit(psutil.RLIMIT_NOFILE)
+        process.rlimit(psutil.RLIMIT_NOFILE, (3, before[1]))
+        with place.connect() as client:
+            client._send({"request": "status"})
+            # It sleeps again once it has tried; for longer than it may be idle, since somebody waits.
+            assert not select.select([client._lines], [], [], 1.5)[0]
+            assert server.process.poll() is None, server.finish().stderr
+            process.rlimit(psutil.RLIMIT_NOFILE, before)
+            assert select.select([client._lines], [], [], GUARD)[0], "nobody was let in any more"
+            assert client._answer()["status"]["limit"] == 2
+        done = server.finish()
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.needs("limits of other processes")
+def test_server_without_descriptors_ends_as_another(place: Place) -> None:
+    """What builds go on with stays, although the lock of the socket cannot be opened."""
+    with place.serve("-j2") as server, place.connect() as client:
+        lease = client.join("x", [], "fifo", print)
+        process = psutil.Process(server.process.pid)
+        process.rlimit(psutil.RLIMIT_NOFILE, (3, 3))
+        server.process.send_signal(signal.SIGTERM)
+        done = server.finish()
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+        assert Path(lease.auth.removeprefix("fifo:")).is_fifo()
+    assert place.call(*POOL, "true").returncode == 0
 
 
 def test_client_that_does_not_read_is_not_heard_meanwhile(place: Place) -> None:
