@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,6 +198,52 @@ def test_new_server_leaves_the_fifos_of_running_builds(number: signal.Signals, p
         os.kill(place.status()["process"], signal.SIGTERM)
         with place.serve("-j2"):
             assert not fifo.exists()
+
+
+# Takes and gives back without a pause, until it is told to end; then it holds nothing.
+RESTLESS = """
+import os, select, signal, sys
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+take, give = os.open(f"/proc/self/fd/{sys.argv[1]}", os.O_RDONLY | os.O_NONBLOCK), int(sys.argv[2])
+print(flush=True)
+while not told:
+    try:
+        os.write(give, os.read(take, 1))
+    except BlockingIOError:
+        select.select([take], [], [], 0.01)
+"""
+
+
+@pytest.mark.needs("/proc")
+def test_server_that_is_told_to_end_loses_no_token(place: Place) -> None:
+    """Builds go on with what lies in their pipes: nothing may be on its way through the server."""
+    builds = 3
+    for _ in range(30):
+        with place.serve(f"-j{2 * builds}") as server, ExitStack() as stack:
+            leases, processes = [], []
+            for _ in range(builds):
+                leases.append(stack.enter_context(place.connect()).join("x", [], "pipe", print))
+            for lease in leases:
+                words = [*python(RESTLESS), str(lease.take), str(lease.give)]
+                processes.append(subprocess.Popen(words, pass_fds=lease.for_command, stdout=subprocess.PIPE))
+            for process in processes:
+                assert process.stdout is not None and process.stdout.readline()
+            server.process.send_signal(signal.SIGTERM)
+            assert server.finish().returncode == 0
+            for process in processes:
+                process.terminate()
+                process.communicate(timeout=GUARD)
+            left = 0
+            for lease in leases:
+                os.set_blocking(lease.take, False)
+                os.set_blocking(lease.give, False)
+                for number in (lease.take, lease.give):
+                    with suppress(BlockingIOError):
+                        left += len(os.read(number, 100))
+                for number in lease.for_command:
+                    os.close(number)
+            assert left == builds
 
 
 def test_who_waits_when_the_server_is_killed_finds_another(place: Place) -> None:

@@ -107,7 +107,7 @@ class PoolServer:
                 self._stopped = self._leave()
 
     def close(self) -> None:
-        """Removes the socket, and lets go of all connections.
+        """Removes the socket, moves no more tokens, and lets go of all connections.
 
         Without the lock (there are no descriptors left, say) the socket stays: the next server replaces it.
         """
@@ -115,6 +115,9 @@ class PoolServer:
             with suppress(PlaceError), starting(self._path):
                 self._remove_socket(self._path)
         self._listener.close()
+        # At once and between two moves: a token that was fetched and not yet offered again would be lost to builds that
+        # go on alone.
+        lib.jobserver_broker_stop(self._pool._handle)
         for client in self._clients.values():
             client.lines.close()
         self._selector.close()
