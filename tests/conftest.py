@@ -56,6 +56,7 @@ CAPABILITIES = {
     "children that are reaped": hasattr(os, "waitid"),
     "descriptors to wait for": os.name == "posix",
     "descriptors that can be counted": open_descriptors() > 0,
+    "limits of other processes": sys.platform == "linux",
     "subreaper": sys.platform == "linux",
     "name spaces": sys.platform == "linux",
     "systemd": sys.platform == "linux",

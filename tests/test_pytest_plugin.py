@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from jobserver_ffi import Client
+from jobserver_ffi.pytest.service import Remote, Service
 
 from .command import Lines, Running
 from .conftest import TokenPipe
@@ -272,3 +274,33 @@ def test_the_socket_of_the_workers_is_removed(tmp_path: Path, whole: NewPipe) ->
     done = run_pytest("-n", "2", cwd=suite(tmp_path, TELL), **under(whole(b"x"), TMPDIR=str(place)))
     assert done.returncode == 0, done.stdout
     assert not list(place.glob("jobserver-pytest-*"))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_workers_are_served_again_when_there_are_descriptors() -> None:
+    """The service outlives a moment in which there are none: else who asks next would wait for ever."""
+    import resource  # not on Windows
+
+    with Client(1) as client:
+        service = Service(client)
+        workers = [Remote(service.address)]
+        with workers[0].slot():
+            late = socket.socket(socket.AF_UNIX)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            late.connect(service.address)  # whom accept() waited for, with a descriptor; but no slot can be waited for
+            late.settimeout(GUARD_OF_ONE_WAIT)
+            late.sendall(b"?")
+            assert late.recv(1) == b""  # it hears of that
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        late.close()
+        workers.append(Remote(service.address))
+        workers[1]._connection.settimeout(GUARD_OF_ONE_WAIT)
+        with workers[1].slot() as slot:
+            assert slot.byte == ord("+")
+        for worker in workers:
+            worker.close()
+        service.close()
+        assert client.available() == 1

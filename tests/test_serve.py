@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import stat
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,6 +198,52 @@ def test_new_server_leaves_the_fifos_of_running_builds(number: signal.Signals, p
         os.kill(place.status()["process"], signal.SIGTERM)
         with place.serve("-j2"):
             assert not fifo.exists()
+
+
+# Takes and gives back without a pause, until it is told to end; then it holds nothing.
+RESTLESS = """
+import os, select, signal, sys
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+take, give = os.open(f"/proc/self/fd/{sys.argv[1]}", os.O_RDONLY | os.O_NONBLOCK), int(sys.argv[2])
+print(flush=True)
+while not told:
+    try:
+        os.write(give, os.read(take, 1))
+    except BlockingIOError:
+        select.select([take], [], [], 0.01)
+"""
+
+
+@pytest.mark.needs("/proc")
+def test_server_that_is_told_to_end_loses_no_token(place: Place) -> None:
+    """Builds go on with what lies in their pipes: nothing may be on its way through the server."""
+    builds = 3
+    for _ in range(30):
+        with place.serve(f"-j{2 * builds}") as server, ExitStack() as stack:
+            leases, processes = [], []
+            for _ in range(builds):
+                leases.append(stack.enter_context(place.connect()).join("x", [], "pipe", print))
+            for lease in leases:
+                words = [*python(RESTLESS), str(lease.take), str(lease.give)]
+                processes.append(subprocess.Popen(words, pass_fds=lease.for_command, stdout=subprocess.PIPE))
+            for process in processes:
+                assert process.stdout is not None and process.stdout.readline()
+            server.process.send_signal(signal.SIGTERM)
+            assert server.finish().returncode == 0
+            for process in processes:
+                process.terminate()
+                process.communicate(timeout=GUARD)
+            left = 0
+            for lease in leases:
+                os.set_blocking(lease.take, False)
+                os.set_blocking(lease.give, False)
+                for number in (lease.take, lease.give):
+                    with suppress(BlockingIOError):
+                        left += len(os.read(number, 100))
+                for number in lease.for_command:
+                    os.close(number)
+            assert left == builds
 
 
 def test_who_waits_when_the_server_is_killed_finds_another(place: Place) -> None:
@@ -488,6 +535,39 @@ def test_server_without_descriptors_goes_on(place: Place) -> None:
         assert place.until(lambda status: not status["leases"])["in_use"] == 0
         assert place.call(*POOL, "true").returncode == 0
         assert server.process.poll() is None
+
+
+@pytest.mark.needs("limits of other processes")
+def test_server_lets_in_again_when_there_is_room(place: Place) -> None:
+    """Also when no connection of its own ends: others had taken what there is of descriptors, say."""
+    with place.serve("-j2", "--idle-exit", "1") as server:
+        process = psutil.Process(server.process.pid)
+        before = process.rlimit(psutil.RLIMIT_NOFILE)
+        process.rlimit(psutil.RLIMIT_NOFILE, (3, before[1]))
+        with place.connect() as client:
+            client._send({"request": "status"})
+            # It sleeps again once it has tried; for longer than it may be idle, since somebody waits.
+            assert not select.select([client._lines], [], [], 1.5)[0]
+            assert server.process.poll() is None, server.finish().stderr
+            process.rlimit(psutil.RLIMIT_NOFILE, before)
+            assert select.select([client._lines], [], [], GUARD)[0], "nobody was let in any more"
+            assert client._answer()["status"]["limit"] == 2
+        done = server.finish()
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.needs("limits of other processes")
+def test_server_without_descriptors_ends_as_another(place: Place) -> None:
+    """What builds go on with stays, although the lock of the socket cannot be opened."""
+    with place.serve("-j2") as server, place.connect() as client:
+        lease = client.join("x", [], "fifo", print)
+        process = psutil.Process(server.process.pid)
+        process.rlimit(psutil.RLIMIT_NOFILE, (3, 3))
+        server.process.send_signal(signal.SIGTERM)
+        done = server.finish()
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+        assert Path(lease.auth.removeprefix("fifo:")).is_fifo()
+    assert place.call(*POOL, "true").returncode == 0
 
 
 def test_client_that_does_not_read_is_not_heard_meanwhile(place: Place) -> None:

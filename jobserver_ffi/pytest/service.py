@@ -12,6 +12,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 # What goes over a connection: a worker asks; it gets two bytes, the kind and the byte; it gives back.
 _ASK, _GIVE_BACK = b"?", b"."
 _IMPLICIT, _TOKEN = 0, 1
+
+_ROOM_AGAIN = 0.1  # seconds until workers are let in again after that was not possible
 
 
 class Service:
@@ -61,7 +64,12 @@ class Service:
 
     def _accept(self) -> None:
         while True:
-            connection = self._listener.accept()[0]
+            try:
+                connection = self._listener.accept()[0]
+            except OSError:
+                # No descriptors are left for a moment, say. Workers that wait to be let in would wait for ever.
+                time.sleep(_ROOM_AGAIN)
+                continue
             with self._lock:
                 if self._closing:
                     connection.close()

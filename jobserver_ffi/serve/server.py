@@ -15,7 +15,7 @@ from .._core import ffi, lib
 from ..errors import JobserverError, check
 from .lease import ServedLease
 from .lines import LONGEST_LINE, BadLine, Lines
-from .place import ending, identity, starting, user_name
+from .place import PlaceError, ending, identity, starting, user_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 STYLES = ("pipe", "fifo")
 
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+_ROOM_AGAIN = 1.0  # seconds until clients are let in again after there was no room for one
 _TOO_MANY = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -85,7 +86,7 @@ class PoolServer:
         self._selector.register(wake, _READ, self._stop)
         self._selector.register(self._changes, _READ, self._look)
         self._stopped = False
-        self._full = False
+        self._full_until: float | None = None  # nobody is let in until then, for want of descriptors or memory
 
     @property
     def leases(self) -> int:
@@ -95,23 +96,31 @@ class PoolServer:
     def serve(self) -> None:
         """Serves until it is woken, or idle for as long as it may be."""
         while not self._stopped:
-            for key, events in self._selector.select(self._time_left()):
+            for key, events in self._selector.select(self._time_to_sleep()):
                 if isinstance(key.fileobj, Lines):
                     self._attend(self._clients[key.fileobj], events)
                 else:
                     key.data()
+            if self._full_until is not None and monotonic() >= self._full_until:
+                self._let_in_again()
             if not self._stopped and self._time_left() == 0:
                 self._stopped = self._leave()
 
     def close(self) -> None:
-        """Removes the socket, and lets go of all connections."""
+        """Removes the socket, moves no more tokens, and lets go of all connections.
+
+        Without the lock (there are no descriptors left, say) the socket stays: the next server replaces it.
+        """
         if self._path is not None:
-            with starting(self._path):
+            with suppress(PlaceError), starting(self._path):
                 self._remove_socket(self._path)
+        self._listener.close()
+        # At once and between two moves: a token that was fetched and not yet offered again would be lost to builds that
+        # go on alone.
+        lib.jobserver_broker_stop(self._pool._handle)
         for client in self._clients.values():
             client.lines.close()
         self._selector.close()
-        self._listener.close()
 
     def status(self) -> dict[str, Any]:
         """What the pool has and who has it, as it is told to clients."""
@@ -134,20 +143,26 @@ class PoolServer:
 
     def _time_left(self) -> float | None:
         """Seconds until it has been idle for too long; None while it is not, or may be for ever."""
-        if self._idle_exit is None or self._leases:
+        if self._idle_exit is None or self._leases or self._full_until is not None:
             return None
         return max(self._idle_since + self._idle_exit - monotonic(), 0.0)
 
+    def _time_to_sleep(self) -> float | None:
+        """Seconds after which there is something to do although nobody says so; None for no limit."""
+        if self._full_until is not None:
+            return max(self._full_until - monotonic(), 0.0)
+        return self._time_left()
+
     def _leave(self) -> bool:
         """Ends serving for want of clients, unless one is just coming. Who is late finds no socket, or an end."""
+        self._idle_since = monotonic()  # if it stays
         if self._path is None:
             return not self._accept()
-        with ending(self._path) as nobody_starts:
-            if not nobody_starts or self._accept():
-                self._idle_since = monotonic()
-                return False
-            self._remove_socket(self._path)
-            return True
+        with suppress(PlaceError), ending(self._path) as nobody_starts:
+            if nobody_starts and not self._accept():
+                self._remove_socket(self._path)
+                return True
+        return False
 
     def _remove_socket(self, path: str) -> None:
         """With the lock: so whoever finds no socket can make one, and none that another has made is removed."""
@@ -168,8 +183,8 @@ class PoolServer:
         except OSError as error:
             if error.errno not in _TOO_MANY:
                 raise
-            # It would be reported on and on. The next connection that ends makes room.
-            self._full = True
+            # It would be reported on and on. The next connection that ends makes room, or others on this machine do.
+            self._full_until = monotonic() + _ROOM_AGAIN
             self._selector.unregister(self._listener)
             return False
         user, process = ffi.new("int64_t *"), ffi.new("int *")
@@ -222,9 +237,12 @@ class PoolServer:
         elif client.lease in self._leases:
             client.lease.leave()
             self._leaving.append(client.lease)
-        if self._full:
-            self._full = False
-            self._selector.register(self._listener, _READ, self._accept)
+        if self._full_until is not None:
+            self._let_in_again()
+
+    def _let_in_again(self) -> None:
+        self._full_until = None
+        self._selector.register(self._listener, _READ, self._accept)
 
     def _answer(self, client: _Client, request: dict[str, Any]) -> None:
         answers = {"lease": self._open, "end": self._end, "status": self._show, "resize": self._resize}
