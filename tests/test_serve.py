@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from .command import JOBSERVER, Lines, Running, python
-from .conftest import Tool, missing
+from .conftest import Tool, missing, open_descriptors
 from .overlap import GUARD, JobCounter
 from .served import Held, Place, new_place
 from .test_run_several import LOSER
@@ -500,6 +500,33 @@ def test_lines_that_are_not_of_the_protocol(place: Place) -> None:
         replies = [answer["reply"] for answer in talk(place, lease, lease)]
         assert "refused" in replies
         assert place.until(lambda status: not status["leases"])["limit"] == 2
+
+
+@pytest.mark.needs("descriptors that can be counted")
+def test_descriptors_that_came_are_kept_or_closed() -> None:
+    """Also where there is room for no other one."""
+    import resource  # not on Windows
+
+    from jobserver_ffi.serve.lines import Lines
+
+    here, there = socket.socketpair()
+    with here, there:
+        before = open_descriptors()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        socket.send_fds(there, [b"{}\n"], [0])
+        lines = Lines(here)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, limits[1]))
+        try:
+            with suppress(OSError):
+                lines.receive()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for number in lines.take_descriptors():
+            assert not os.get_inheritable(number)
+            os.close(number)
+        assert open_descriptors() == before
 
 
 def test_many_clients_at_once(place: Place) -> None:

@@ -35,7 +35,7 @@ class _Outgoing:
     def keep(self) -> None:
         """The caller may close its descriptors from now on."""
         for number in self.descriptors:
-            self.copies.append(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _ABOVE_STANDARD))
+            self.copies.append(_copy(number))
         self.descriptors = self.copies
 
     def sent(self, count: int) -> None:
@@ -108,9 +108,13 @@ class Lines:
         """
         flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
         found, descriptors, _, _ = socket.recv_fds(self.socket, _AT_ONCE, _MOST_DESCRIPTORS, flags)
-        for number in descriptors:
-            self._descriptors.append(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _ABOVE_STANDARD))
-        _close(list(descriptors))
+        try:
+            for number in descriptors:
+                os.set_inheritable(number, False)  # where there is no flag for that
+                above = number >= _ABOVE_STANDARD
+                self._descriptors.append(number if above else _copy(number))
+        finally:
+            _close([number for number in descriptors if number not in self._descriptors])
         if not found:
             return None
         self._in += found
@@ -132,6 +136,10 @@ class Lines:
             _close(waiting.copies)
         self._out.clear()
         self.socket.close()
+
+
+def _copy(number: int) -> int:
+    return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _ABOVE_STANDARD)
 
 
 def _close(descriptors: list[int]) -> None:
