@@ -164,7 +164,7 @@ static int finish(jobserver_channel *channel, int result, jobserver_channel **ou
         jobserver_channel_close(channel, true);
         return result;
     }
-    channel->capacity = jobserver_system_capacity(channel);
+    channel->capacity = channel->kind == JOBSERVER_PIPE ? jobserver_system_capacity(channel) : 1;
     *out = channel;
     return 0;
 }

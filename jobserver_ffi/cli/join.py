@@ -108,6 +108,9 @@ def run_in_pool(command: list[str], pool: str, jobs: int | None, style: str | No
         say(f"cannot join pool `{pool}`: {error}")
         return NO_JOBSERVER
     except OSError as error:
+        if error.filename is None:
+            say(f"cannot join pool `{pool}`: {error.strerror}")
+            return NO_JOBSERVER
         say(
             f"cannot open {error.filename}, the fifo of a lease of pool `{pool}`, from here: {error.strerror}; in a "
             f"container mount its directory at the same path, or use --style pipe"
