@@ -315,7 +315,10 @@ def test_a_slot_that_was_long_out_goes_to_who_waited_first() -> None:
         waiter.start()
         assert waiter.native_id is not None
         wait_until_asleep(os.getpid(), waiter.native_id)
+        threads = set(threading.enumerate())
         items.append(executor.submit(order.append, "item"))
+        (serving,) = set(threading.enumerate()) - threads
+        wait_until_asleep(os.getpid(), serving.native_id)  # or it might find the token before anybody was woken
         go_on.set()
         assert len(wait(items, GUARD).done) == 2
         waiter.join(GUARD)
