@@ -18,9 +18,10 @@ _give = lib.jobserver_token_give
 class Acquired:
     """One token, or the implicit slot, for as long as this object is not released.
 
-    A context manager. Dropping it releases it. The C core owns the token from the moment it is read, so that no
-    exception, and no Ctrl-C at any instruction, loses it. Releasing is thread-safe; in a forked child it does nothing,
-    since the token is the parent's.
+    A context manager. Dropping it releases it: in a free-threaded Python, where another thread than the one that took
+    it drops it, only when that one runs Python again; release it there. The C core owns the token from the moment it is
+    read, so that no exception, and no Ctrl-C at any instruction, loses it. Releasing is thread-safe; in a forked child
+    it does nothing, since the token is the parent's.
     """
 
     __slots__ = ("_client", "_held")

@@ -46,6 +46,19 @@ if sys.platform == "win32":
 
     end_waits_on_interrupt()
 
+_FREE_THREADED = "free-threading" in sys.version  # what the manual of CPython tells to ask for
+
+
+class _NotKept(list[object]):
+    """The cells of a client of a free-threaded Python: none is used again.
+
+    There the thread that made an object ends it, once it runs Python again after another thread dropped it. A token in
+    the cell of a thread that sleeps in `acquire` would be out until that thread has got a token.
+    """
+
+    def append(self, cell: object) -> None:
+        """Forgets the cell."""
+
 
 class Client:
     """A jobserver: one that this process makes, or one that it was started under.
@@ -80,7 +93,7 @@ class Client:
         self._limit = limit
         # Cells that hold nothing. Each is owned by exactly one place: this list or an Acquired. Two from the start: a
         # list that runs empty gives its memory up, and has to get it again for the next cell.
-        self._cells: list[Any] = [self._new_cell(), self._new_cell()]
+        self._cells: list[Any] = _NotKept() if _FREE_THREADED else [self._new_cell(), self._new_cell()]
         self._closed = False
 
     @classmethod

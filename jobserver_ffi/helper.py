@@ -42,6 +42,9 @@ class HelperThread:
         order in which they were made. `cancel()` on the future withdraws the request, as long as no token was handed
         over; the callback is not called for it.
 
+        Release each token. In a free-threaded Python one that is only dropped, by another thread than the helper's,
+        stays out as long as the helper sleeps: for ever, if that is the one it waits for.
+
         Raises:
             HelperClosed: The helper was closed, or belongs to the parent of this forked process.
         """

@@ -57,6 +57,8 @@ CAPABILITIES = {
     "descriptors to wait for": os.name == "posix",
     "descriptors that can be counted": open_descriptors() > 0,
     "limits of other processes": sys.platform == "linux",
+    # Free-threaded Python leaves it to the thread that made an object to end it, when it runs Python again.
+    "objects that any thread can end": "free-threading" not in sys.version,
     "subreaper": sys.platform == "linux",
     "name spaces": sys.platform == "linux",
     "systemd": sys.platform == "linux",

@@ -34,6 +34,7 @@ from .conftest import TokenPipe, in_pipe, wait_until_asleep
 pytestmark = pytest.mark.quick
 
 NewPipe = Callable[[bytes], TokenPipe]
+GUARD = 60
 CAPACITY = 65536
 
 
@@ -154,6 +155,24 @@ def test_releasing_again_is_harmless(whole: NewPipe) -> None:
     assert client.available() == 1
     holder.release()
     assert repr(stale) == "<Acquired released, implicit=False>"
+
+
+def test_a_dropped_token_goes_back_while_the_thread_sleeps_that_made_the_client(whole: NewPipe) -> None:
+    client = whole(b"a").client()
+    taken = threading.Event()
+    sleeper = threading.get_native_id()
+
+    def take_and_drop() -> None:
+        token = client.acquire()
+        taken.set()
+        wait_until_asleep(os.getpid(), sleeper)
+        del token
+
+    thread = threading.Thread(target=take_and_drop)
+    thread.start()
+    taken.wait()
+    client.acquire(GUARD).release()
+    thread.join()
 
 
 def test_a_dropped_token_is_given_back_although_a_stale_one_had_its_cell(whole: NewPipe) -> None:

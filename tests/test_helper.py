@@ -65,6 +65,7 @@ def test_the_callback_runs_in_the_helpers_thread() -> None:
         assert threads.get(timeout=GUARD) == native_id(helper) != threading.get_native_id()
 
 
+@pytest.mark.needs("objects that any thread can end")
 def test_a_token_that_nobody_keeps_goes_back() -> None:
     with Client(1) as client, helper_of(client) as (helper, delivered):
         for _ in range(3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -351,9 +352,9 @@ def prepared(preparation: str, *words: str) -> Done:
 @pytest.mark.parametrize(
     ("descriptors", "style", "status", "message"),
     [
-        (4, "pipe", 125, "cannot make a jobserver of style pipe: Too many open files"),
-        (4, "fifo", 125, "cannot make a jobserver of style fifo: Too many open files"),
-        (9, "pipe", 125, "cannot make a jobserver of style pipe: Too many open files"),
+        (4, "pipe", 125, f"cannot make a jobserver of style pipe: {os.strerror(errno.EMFILE)}"),
+        (4, "fifo", 125, f"cannot make a jobserver of style fifo: {os.strerror(errno.EMFILE)}"),
+        (9, "pipe", 125, f"cannot make a jobserver of style pipe: {os.strerror(errno.EMFILE)}"),
     ],
 )
 def test_too_few_descriptors(descriptors: int, style: str, status: int, message: str) -> None:

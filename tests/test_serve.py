@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -627,7 +628,7 @@ def outcome(client: PoolConnection) -> str:
         while (answer := client._answer())["reply"] == "queued":
             pass
     except RequestRefused as error:
-        assert "Too many open files" in str(error)
+        assert os.strerror(errno.EMFILE) in str(error)
         return "refused"
     return str(answer["reply"])
 
