@@ -1,4 +1,7 @@
-"""Builds the C core as a cffi extension. Everything else about the project is declared in pyproject.toml."""
+"""Builds the C core as a cffi extension, and makes the README an index's page of it.
+
+Everything else about the project is declared in pyproject.toml.
+"""
 
 import os
 import platform
@@ -65,6 +68,33 @@ def cython_declarations() -> str:
     return "\n".join(lines) + "\n"
 
 
+def long_description(readme: str, address: str | None, version: str) -> str:
+    """The README as an index shows it, where a link within the repository would lead nowhere.
+
+    Args:
+        readme: Its text.
+        address: Where the repository is, or None: then links within it become their words, and pictures are left out.
+        version: That of the package, whose tag the links lead to.
+    """
+
+    def link(found: re.Match[str]) -> str:
+        words, target = found.groups()
+        return f"[{words}]({address}/blob/v{version}/{target})" if address else words
+
+    def picture(found: re.Match[str]) -> str:
+        return f'<img alt="{found[1]}" src="{address}/raw/v{version}/{found[2]}">' if address else ""
+
+    text = re.sub(r'<picture>.*?<img alt="([^"]*)" src="([^"]*)">\s*</picture>', picture, readme, flags=re.DOTALL)
+    return re.sub(r"\[([^\]]+)\]\((?!https?:|#)([^)]+)\)", link, text)
+
+
+def declared(name: str) -> str | None:
+    """What pyproject.toml says behind a name, if it does; Python 3.10 has nothing in its library that reads it."""
+    text = Path(__file__).with_name("pyproject.toml").read_text(encoding="utf-8")
+    found = re.search(rf'^{name} = "(.*)"$', text, re.MULTILINE)
+    return found and found[1]
+
+
 ffibuilder = FFI()
 ffibuilder.cdef(declarations())
 ffibuilder.set_source(
@@ -85,4 +115,10 @@ if __name__ == "__main__":
     setup(
         cffi_modules=["setup.py:ffibuilder"],
         options={"bdist_wheel": {"py_limited_api": "cp310"}} if LIMITED_API else {},
+        long_description=long_description(
+            Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+            declared("Source"),
+            declared("version") or "",
+        ),
+        long_description_content_type="text/markdown",
     )
