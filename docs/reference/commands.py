@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def help_text(words: list[str]) -> str:
     """What the command prints, at a width that fits a page."""
     command = [sys.executable, "-m", "jobserver_ffi.cli", *words, "--help"]
-    environment = {**os.environ, "COLUMNS": "88", "LC_ALL": "C.UTF-8"}
+    environment = {**os.environ, "COLUMNS": "80", "LC_ALL": "C.UTF-8"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
 
