@@ -10,7 +10,7 @@ from errno import EACCES, EBADF, EINVAL, EISDIR, ENOENT, ENOTDIR
 from ._core import ffi, lib
 from .client import Client
 from .errors import JobserverError, check, error_for
-from .makeflags import parse
+from .makeflags import MakeFlags, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,6 +144,16 @@ def from_env(environ: Mapping[str, str], *, check_pipe: bool) -> FromEnv:
         return FromEnv(None, FromEnvError(refused.kind, variable, value, problem, refused.mend), variable, value)
     lib.jobserver_client_inherit(handle)
     return FromEnv(Client._joined(handle, auth, descriptors), None, variable, value)
+
+
+def flags_in(environ: Mapping[str, str]) -> MakeFlags:
+    """What the variable says that decides in an environment, also another process's; nothing if none is set."""
+    return parse(next((environ[name] for name in VARIABLES if environ.get(name)), ""))
+
+
+def address_in(environ: Mapping[str, str]) -> str | None:
+    """The address in the variable that decides, if it has one."""
+    return flags_in(environ).auth
 
 
 def open_auth(auth: str) -> Client:
