@@ -261,10 +261,11 @@ def test_socket_of_a_dead_server_is_replaced_and_a_living_one_is_not(place: Plac
         server.process.kill()
         server.process.wait(GUARD)
         assert place.socket.exists()
-    done = place.call("status")
+    done = place.call("status", "--pool", "default")
     assert (done.returncode, done.stderr) == (
         1,
-        f"jobserver: cannot see pool `default`: nobody serves {place.socket}\n",
+        f"jobserver: cannot see pool `default`: nobody serves {place.socket}: `jobserver serve` or `jobserver run "
+        f"--pool default -- CMD` starts it\n",
     )
     with place.serve() as server:
         server.process.send_signal(signal.SIGSTOP)
@@ -309,18 +310,19 @@ def test_build_in_the_pool_joins_the_jobserver_that_is_there(place: Place) -> No
 def test_status_for_people_and_watched(place: Place) -> None:
     with place.serve("-j2") as server, Held(place):
         shown = place.call("status").stdout.splitlines()
-        assert shown[0].startswith(f"pool `default` (process {server.pid}): 1 of 2 slots in use, 0 waiting;")
+        assert shown[0].startswith(f"pool `default` (process {server.pid}): 1 of 2 slots in use, 1 free, 0 waiting;")
         assert shown[1].split()[:5] == ["PID", "STATE", "HELD", "IDLE", "PEAK"]
         assert shown[2].split()[1:5] == ["started", "1", "1", "1"]
-        with place.begin("status", "--watch", "--json") as watching:
+        with place.begin("status", "--pool", "default", "--watch", "--json") as watching:
             assert watching.process.stdout is not None
             lines = Lines(watching.process.stdout.fileno())
-            assert [json.loads(lines.next())["limit"], json.loads(lines.next())["in_use"]] == [2, 1]
+            assert [json.loads(lines.next())["pools"][0][item] for item in ("limit", "in_use")] == [2, 1]
             server.process.kill()
             done = watching.finish()
             assert (done.returncode, done.stderr) == (
                 1,
-                f"jobserver: cannot see pool `default`: the server at {place.socket} is gone\n",
+                f"jobserver: cannot see pool `default`: nobody serves {place.socket}: `jobserver serve` or "
+                f"`jobserver run --pool default -- CMD` starts it\n",
             )
 
 
@@ -385,7 +387,7 @@ def test_server_that_cannot_start_says_why(place: Place) -> None:
 def test_path_that_is_too_long(place: Place) -> None:
     long = place.runtime / ("x" * 100)
     long.mkdir()
-    for words in (["serve"], [*POOL, "true"], ["status"]):
+    for words in (["serve"], [*POOL, "true"], ["status", "--pool", "default"]):
         done = place.call(*words, env={**place.environment, "XDG_RUNTIME_DIR": str(long)})
         assert done.returncode in (1, 125)
         assert "and 107 is the most: let XDG_RUNTIME_DIR" in done.stderr or sys.platform != "linux"

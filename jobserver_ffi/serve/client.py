@@ -59,6 +59,7 @@ class PoolConnection:
 
     Args:
         pool: The pool's name, or the path of its socket.
+        timeout: Seconds to wait for each answer at most; None waits for ever.
 
     Raises:
         NoServer: Nobody serves it.
@@ -66,13 +67,16 @@ class PoolConnection:
         ValueError: It is no name for a pool.
     """
 
-    def __init__(self, pool: str) -> None:
+    def __init__(self, pool: str, timeout: float | None = None) -> None:
         self.path = socket_path(pool)
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connected.settimeout(timeout)
         try:
             connected.connect(self.path)
         except OSError as error:
             connected.close()
+            if isinstance(error, (TimeoutError, BlockingIOError)):
+                raise self._silent() from None
             if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
                 raise NoServer(f"nobody serves {self.path}") from None
             mend = ": it is another user's" if error.errno == errno.EACCES else ""
@@ -149,6 +153,12 @@ class PoolConnection:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _silent(self) -> ServerGone:
+        return ServerGone(
+            f"the server at {self.path} does not answer: it is stopped (`kill -CONT` continues it), or the machine is "
+            f"too busy"
+        )
+
     def _send(self, request: dict[str, Any]) -> None:
         with suppress(OSError):  # what the server said before it hung up, and that it did, is still to be read
             self._lines.send(request)
@@ -158,6 +168,8 @@ class PoolConnection:
         while not self._answers:
             try:
                 found = self._lines.receive()
+            except TimeoutError:
+                raise self._silent() from None
             except (BadLine, ConnectionError):
                 found = None
             if found is None:
