@@ -24,7 +24,7 @@ import pytest
 from .command import JOBSERVER, Lines, Running, python
 from .conftest import Tool, missing, open_descriptors
 from .overlap import GUARD, JobCounter
-from .served import Held, Place, new_place
+from .served import OTHER_USER, Held, Place, as_other_user, new_place
 from .test_run_several import LOSER
 
 pytestmark = pytest.mark.needs("signals")
@@ -413,28 +413,6 @@ def test_without_a_runtime_directory_it_is_the_temporary_one(place: Place) -> No
         made = place.runtime / f"jobserver-{os.geteuid()}"
         assert (made / "default.socket").exists() and stat.S_IMODE(made.stat().st_mode) == 0o700
         assert place.call(*POOL, "true", env=environment).returncode == 0
-
-
-OTHER_USER = 54321
-
-
-# The user may have no right to read the program, so all of it is loaded before.
-AS_OTHER_USER = f"""\
-import importlib.metadata, os, pwd, resource, subprocess, sys
-import jobserver_ffi.serve.server, jobserver_ffi.serve.client
-import jobserver_ffi.cli.serve, jobserver_ffi.cli.status, jobserver_ffi.cli.join
-from jobserver_ffi.cli import main
-os.setgroups([])
-os.setgid({OTHER_USER})
-os.setuid({OTHER_USER})
-sys.exit(main())
-"""
-
-
-def as_other_user(*words: str) -> list[str]:
-    if os.geteuid() != 0:
-        missing("the right to be another user (root)")
-    return [sys.executable, "-I", "-c", AS_OTHER_USER, *words]
 
 
 def test_other_user_cannot_reach_the_socket(place: Place) -> None:

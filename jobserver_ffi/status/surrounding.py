@@ -48,6 +48,8 @@ def surrounding_pool(served: list[SeenPool]) -> SeenPool | None:
         seen = pool_here(client.auth, limit, served) if can_see() else None
         if seen is None:
             return shared_pool(client.auth, style, free, limit, None)
+    if seen.kind == "leases" and seen.limit is None:  # this process is the only one on its lease
+        seen.limit = limit
     if seen.kind == "shared" and seen.free is None:  # a pipe of another user's, which cannot be opened anew
         return shared_pool(client.auth, style, free, limit, seen.processes)
     return seen
