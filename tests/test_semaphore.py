@@ -286,6 +286,19 @@ family = command.stdout.readline()
 assert kernel.GenerateConsoleCtrlEvent(signal.CTRL_C_EVENT, 0)
 print(family.strip(), command.wait(), flush=True)
 """
+# `jobserver`, which hears of Ctrl-C only when what it runs has ended of it. What is added last is told first.
+LATE_TO_HEAR = f"""
+import ctypes, psutil, time
+from jobserver_ffi.cli import main, supervise_windows
+def hold_back(event):
+    psutil.wait_procs(psutil.Process().children())
+    time.sleep(0.2)  # how late, not a synchronisation
+    return False
+hold_back = ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_ulong)(hold_back)
+assert ctypes.WinDLL("kernel32").SetConsoleCtrlHandler(hold_back, True)
+supervise_windows._LATEST_INTERRUPT = {GUARD}
+sys.exit(main())
+"""
 DEAF = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('deaf', flush=True); time.sleep(120)"
 INTERRUPTED_FAMILY = f"""
 import subprocess, time
@@ -299,9 +312,10 @@ except KeyboardInterrupt:
 """
 
 
-def test_no_process_of_the_command_outlives_ctrl_c() -> None:
+@pytest.mark.parametrize("jobserver", [JOBSERVER, program(LATE_TO_HEAR)], ids=["at once", "late to hear"])
+def test_no_process_of_the_command_outlives_ctrl_c(jobserver: list[str]) -> None:
     """It ends CMD; what CMD started does not listen to it, and is ended by the job object."""
-    command = [*JOBSERVER, "run", "-j2", "--", *program(INTERRUPTED_FAMILY)]
+    command = [*jobserver, "run", "-j2", "--", *program(INTERRUPTED_FAMILY)]
     with subprocess.Popen(program(AT_A_CONSOLE, *command), **captured({})) as console:
         *family, status = finish(console).split()
     assert status == "7"
