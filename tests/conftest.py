@@ -116,7 +116,7 @@ def wait_until_asleep(process: int | str, thread: int | None = None) -> None:
         time.sleep(0.1)
         return
     place = Path(f"/proc/{process}/task/{thread or process}/wchan")
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not any(name in place.read_text() for name in ("pipe_read", "ep_poll", "epoll_wait", "poll_schedule")):
         assert time.monotonic() < end, f"the thread never slept, but is in {place.read_text()}"
         time.sleep(0)

@@ -22,7 +22,7 @@ from jobserver_ffi.create import STYLES
 
 from .conftest import Tool, need_make
 
-GUARD = 60.0  # seconds until a build that hangs is let go, so that the test fails
+GUARD = 120.0  # seconds until a build that hangs is let go, so that the test fails
 
 # What a job runs: it ends when the counter says so. With arguments it becomes that program, which is then the job.
 JOB = """\

@@ -29,7 +29,7 @@ from jobserver_ffi.worker_processes import WorkerProcesses
 from jobserver_ffi.worker_threads import WorkerThreads
 
 SLOTS = 5  # as many as most of the tests have workers
-GUARD = 60
+GUARD = 120
 
 started: list[tuple[weakref.ref[WorkQueue], Client]] = []
 """Those that the running test has started, not kept alive: a test waits a second for threads that are referred to."""

@@ -24,7 +24,7 @@ from .test_fork_and_exit import in_child
 
 pytestmark = pytest.mark.quick
 
-GUARD = 60
+GUARD = 120
 NewPipe = Callable[[bytes], TokenPipe]
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 

@@ -34,7 +34,7 @@ from .conftest import TokenPipe, in_pipe, wait_until_asleep
 pytestmark = pytest.mark.quick
 
 NewPipe = Callable[[bytes], TokenPipe]
-GUARD = 60
+GUARD = 120
 CAPACITY = 65536
 
 
@@ -271,7 +271,7 @@ def test_a_batch_waits_for_its_minimum(whole: NewPipe) -> None:
     counts: list[int] = []
 
     def take() -> None:
-        with client.acquire_many(3, minimum=3, timeout=30) as batch:
+        with client.acquire_many(3, minimum=3, timeout=GUARD) as batch:
             counts.append(len(batch))
 
     thread = threading.Thread(target=take)
@@ -280,7 +280,7 @@ def test_a_batch_waits_for_its_minimum(whole: NewPipe) -> None:
         pass
     for token in held:
         token.release()
-    thread.join(30)
+    thread.join(GUARD)
     assert counts == [3]
 
 
@@ -445,7 +445,7 @@ def test_closing_while_a_thread_waits() -> None:
         with pytest.raises(ClientBusy, match="another thread"):
             client.close()
         held.release()
-        thread.join(30)
+        thread.join(GUARD)
         assert client.available() == 1
 
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.quick
 
 NewPipe = Callable[[bytes], TokenPipe]
 KINDS = ["thread", "process"]
-GUARD = 60
+GUARD = 120
 
 
 def all_back(client: Client, slots: int) -> None:

@@ -50,7 +50,7 @@ def hammer(client: Client, witness: Witness, seed: int) -> None:
             witness.leave(byte)
             client.release_raw(byte)
         elif way == 1:
-            byte = client.acquire(60).drop_without_releasing()
+            byte = client.acquire(120).drop_without_releasing()
             witness.enter(byte)
             witness.leave(byte)
             client.release_raw(byte)
@@ -65,7 +65,7 @@ def hammer(client: Client, witness: Witness, seed: int) -> None:
             except AcquireTimeout:
                 held.clear()
         elif way == 5:
-            with client.acquire_many(3, minimum=2, timeout=60) as batch:
+            with client.acquire_many(3, minimum=2, timeout=120) as batch:
                 assert len(batch) in (2, 3)
         else:
             client.acquire_many(2)

@@ -24,7 +24,7 @@ from .test_fork_and_exit import in_child
 
 pytestmark = pytest.mark.quick
 
-GUARD = 60
+GUARD = 120
 NewPipe = Callable[[bytes], TokenPipe]
 
 
@@ -297,7 +297,7 @@ def callback(future):
 helper = client.into_helper_thread(callback)
 for _ in range({requests}):
     helper.request_token()
-assert got.wait(60)
+assert got.wait(120)
 {end}
 """
 

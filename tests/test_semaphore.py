@@ -259,10 +259,10 @@ def test_a_token_that_is_lost_is_told_of(make441: Tool, tmp_path: Path) -> None:
 
 FAMILY = """
 import subprocess, time
-sleeper = "import time; time.sleep(120)"
+sleeper = "import time; time.sleep(600)"
 child = subprocess.Popen([sys.executable, "-I", "-S", "-c", sleeper])
 print(os.getpid(), child.pid, flush=True)
-time.sleep(120)
+time.sleep(600)
 """
 
 
@@ -299,14 +299,14 @@ assert ctypes.WinDLL("kernel32").SetConsoleCtrlHandler(hold_back, True)
 supervise_windows._LATEST_INTERRUPT = {GUARD}
 sys.exit(main())
 """
-DEAF = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('deaf', flush=True); time.sleep(120)"
+DEAF = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
 INTERRUPTED_FAMILY = f"""
 import subprocess, time
 child = subprocess.Popen([sys.executable, "-I", "-S", "-c", {DEAF!r}], stdout=subprocess.PIPE)
 child.stdout.readline()
 print(os.getpid(), child.pid, flush=True)
 try:
-    time.sleep(120)
+    time.sleep(600)
 except KeyboardInterrupt:
     os._exit(7)
 """
