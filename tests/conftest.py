@@ -37,9 +37,11 @@ def open_descriptors() -> int:
     return int(getattr(psutil.Process(), "num_handles" if os.name == "nt" else "num_fds")())
 
 
-# A shell without job control starts what it puts into the background with Ctrl-C ignored, and children inherit that.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell without job control starts what it puts into the background with the terminal's signals ignored, and `nohup`
+# does so with its end; children inherit that.
+for name, handler in (("SIGINT", signal.default_int_handler), ("SIGQUIT", signal.SIG_DFL), ("SIGHUP", signal.SIG_DFL)):
+    if (number := getattr(signal, name, None)) and signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # What a test may name in its mark `needs`: so it is skipped where the system has no such thing, whatever its name.
 CAPABILITIES = {
@@ -77,6 +79,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if lacking:
             item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(lacking)}"))
 
+
+# Whether tests that try something many times, or in many variations, do all of it, as `.ci/long` lets them once a week.
+LONG = os.environ.get("JOBSERVER_FFI_LONG") == "true"
+long_form = pytest.mark.skipif(not LONG, reason="JOBSERVER_FFI_LONG is not true")
 
 PATH = os.pathsep.join(
     [
@@ -264,7 +270,8 @@ def cargo() -> Tool:
 
 @pytest.fixture(scope="session")
 def building(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """A fresh virtual environment with what builds extensions."""
-    from .building import new_environment
+    """A fresh virtual environment with what builds extensions, and the back ends that do."""
+    from .building import BACK_ENDS, new_environment
 
-    return new_environment(tmp_path_factory.mktemp("building") / "venv", "cffi", "cython", "pybind11", "wheel")
+    place = tmp_path_factory.mktemp("building") / "venv"
+    return new_environment(place, "cffi", "cython", "pybind11", "wheel", *BACK_ENDS)

@@ -13,11 +13,11 @@ import pytest
 
 from jobserver_ffi import AcquireTimeout, Client
 
-from .conftest import TokenPipe, wait_until_asleep
+from .conftest import LONG, TokenPipe, wait_until_asleep
 
 pytestmark = [pytest.mark.quick, pytest.mark.needs("signals")]
 
-INTERRUPTIONS = 20_000
+INTERRUPTIONS = 20_000 if LONG else 4_000
 NewPipe = Callable[[bytes], TokenPipe]
 
 
