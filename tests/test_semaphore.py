@@ -184,8 +184,8 @@ for way in sys.argv[1:]:
         exec(f"def wait(client): client.{way}", wait)
         for _ in range(3):
             timer = threading.Timer(0.05, signal.raise_signal, [signal.SIGINT])
-            timer.start()
             try:
+                timer.start()
                 wait["wait"](client)
             except KeyboardInterrupt:
                 print(way)
