@@ -94,7 +94,7 @@ class Pool:
         if isinstance(source, Client):
             threads.append(_thread("jobserver bridge", _bridge, self._handle, source))
         if gates:
-            threads.append(_thread("jobserver gates", _keep_gates, self._handle, self._gatekeeper))
+            threads.append(_thread("jobserver gates", _keep_gates, self._handle, self._gatekeeper, Event()))
         self._end = weakref.finalize(self, _end, self._handle, threads)
         for thread in threads:
             thread.start()
@@ -246,9 +246,8 @@ def _bridge(handle: Any, outer: Client) -> None:
     lib.jobserver_broker_bridge(handle, outer._handle)
 
 
-def _keep_gates(handle: Any, gatekeeper: Gatekeeper) -> None:
-    """The thread that looks after the machine, asleep while no token moves."""
-    event = Event()
+def _keep_gates(handle: Any, gatekeeper: Gatekeeper, event: Event) -> None:
+    """The thread that looks after the machine, asleep on the event while no token moves."""
     found = ffi.new("jobserver_broker_report *")
     interval = 0
     while lib.jobserver_broker_rest(handle, event._handle, interval) == 0:

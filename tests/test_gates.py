@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,9 @@ from .command import run
 from .conftest import CAPABILITIES, Tool
 from .overlap import GUARD
 from .test_bridge import hold, wait_for
+
+if sys.platform != "win32":
+    import resource
 
 
 def write(root: Path, **files: str) -> None:
@@ -141,6 +147,25 @@ def test_closed_gate_holds_tokens_back_and_lets_each_lease_start(tmp_path: Path)
             process.communicate("\n", timeout=GUARD)
             second.wait(GUARD)
         assert pool.status().in_use == 0
+
+
+@pytest.mark.needs("signals")
+def test_pool_without_descriptors_for_its_gates_is_refused() -> None:
+    """However few are left: no pool goes on without its gates."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    refused = 0
+    with open(os.devnull) as first:
+        for left in range(40):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (first.fileno() + 1 + left, hard))
+            try:
+                with Pool(2, gates=[Scripted(True)]):
+                    assert "jobserver gates" in {thread.name for thread in threading.enumerate()}
+            except OSError as error:
+                assert error.errno == errno.EMFILE
+                refused += 1
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert 0 < refused < 40
 
 
 @pytest.mark.needs("signals")
