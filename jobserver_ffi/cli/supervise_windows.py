@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .messages import say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 assert sys.platform == "win32"
 
@@ -68,31 +68,55 @@ class _Job:
 
 
 class Supervisor:
-    """Runs one command as a child. From when it is made on, Ctrl-C ends the command and not this process."""
+    """Runs commands as children. From when it is made on, Ctrl-C ends the commands and not this process.
+
+    Attributes:
+        interrupted: Whether Ctrl-C or Ctrl-Break was pressed.
+    """
 
     def __init__(self) -> None:
-        self._interrupted = False
+        self.interrupted = False
         for number in (signal.SIGINT, signal.SIGBREAK):
             signal.signal(number, self._interrupt)
         self._job = _Job()
         self._job.end_with_this_process(True)
 
     def _interrupt(self, *_: Any) -> None:
-        self._interrupted = True
+        self.interrupted = True
 
-    def run(self, command: list[str], environment: Mapping[str, str]) -> int:
+    def run(
+        self, command: list[str], environment: Mapping[str, str], started: Callable[[int], object] = lambda _: None
+    ) -> int:
         """Starts the command and waits for its end.
 
-        What it left in the background goes on, unless Ctrl-C or Ctrl-Break ended it.
+        Args:
+            command: The command and its arguments.
+            environment: Its environment.
+            started: Is told the number of its process.
 
         Returns:
-            Its exit status, as the C library takes it: negative from 0x80000000 on.
+            Its exit status, see `status_of`.
 
         Raises:
             OSError: It cannot be started.
         """
-        program = shutil.which(command[0], path=environment.get("PATH"))
-        with subprocess.Popen([program or command[0], *command[1:]], env=dict(environment)) as child:
-            status = child.wait()
-        self._job.end_with_this_process(self._interrupted)
-        return status - (1 << 32) if status >= 1 << 31 else status
+        with subprocess.Popen(as_found(command, environment), env=dict(environment)) as child:
+            started(child.pid)
+            child.wait()
+        self.let_go()
+        return status_of(child)
+
+    def let_go(self) -> None:
+        """What the commands left in the background may outlive this process, unless Ctrl-C or Ctrl-Break ended them."""
+        self._job.end_with_this_process(self.interrupted)
+
+
+def as_found(command: list[str], environment: Mapping[str, str]) -> list[str]:
+    """The command with the program that the command's own PATH leads to."""
+    return [shutil.which(command[0], path=environment.get("PATH")) or command[0], *command[1:]]
+
+
+def status_of(child: subprocess.Popen[Any]) -> int:
+    """The exit status of a child that has ended, as the C library takes it: negative from 0x80000000 on."""
+    status = child.returncode
+    return status - (1 << 32) if status >= 1 << 31 else status

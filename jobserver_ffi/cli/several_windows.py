@@ -1,0 +1,138 @@
+"""Windows: `jobserver run` with several commands, each on a lease of its own out of one pool.
+
+Ctrl-C reaches each command by itself, as they share the console. What they leave behind is in the job objects of their
+leases.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..children import ChildProcess, held_back
+from ..errors import JobserverError, PoolClosed
+from ..event import Event
+from .execute import cannot_run
+from .messages import say, shown
+from .on_leases import NO_JOBSERVER, settle
+from .tools import variables_for
+
+if sys.platform == "win32":
+    from .supervise_windows import Supervisor, as_found, status_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..lease import Lease
+    from ..lease_report import LeaseReport
+    from ..pool import Pool
+
+
+assert sys.platform == "win32"
+
+_ENDED_BY_CTRL_C = 0xC000013A - (1 << 32)
+
+
+@dataclass
+class _Command:
+    """One of the commands; `lock` keeps it from being started and called off at once."""
+
+    words: list[str]
+    lease: Lease
+    status: int = 0
+    report: LeaseReport | None = None
+    runs: bool = False  # there is a process
+    ended: bool = False  # nothing is left of it that is waited for
+    called_off: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def is_awaited(self, interrupted: bool) -> bool:
+        """Whether the end is to be waited for; after Ctrl-C only that of a process that runs."""
+        with self.lock:
+            if interrupted and not self.runs and not self.ended:
+                self.called_off, self.status = True, self.status or _ENDED_BY_CTRL_C
+            return self.runs if interrupted else not self.ended
+
+
+class _Commands:
+    """All the commands, with a thread for each."""
+
+    def __init__(self, pool: Pool, commands: list[list[str]], style: str | None, environment: dict[str, str]) -> None:
+        self._environment = environment
+        self._changed = Event()
+        self._all = [_Command(words, pool.lease(shown(words[0]), style=style or "auto")) for words in commands]
+
+    def run(self, supervisor: Supervisor) -> list[_Command]:
+        """Runs them all. Ctrl-C ends the wait of this thread, the main one, so that it looks again."""
+        for command in self._all:
+            threading.Thread(target=self._run, args=(command,), daemon=True).start()
+        while any([command.is_awaited(supervisor.interrupted) for command in self._all]):
+            self._changed.wait()
+            self._changed.clear()
+        return self._all
+
+    def _run(self, command: _Command) -> None:
+        """In a thread: waits for the slot, and for the end of the command and of what it leaves behind."""
+        try:
+            process = self._start(command)
+            if process is None:
+                return
+            process.wait()
+            with command.lock:
+                command.status, command.runs = status_of(process), False
+            self._changed.set()
+            command.report = command.lease.wait()
+        except PoolClosed:
+            pass  # after Ctrl-C nobody waits any more for what is left
+        except JobserverError as error:
+            say(f"cannot run `{shown(command.words[0])}`: {error}")
+            command.status = NO_JOBSERVER
+        except OSError as error:
+            command.status = cannot_run(command.words[0], error)
+        finally:
+            with command.lock:
+                command.runs, command.ended = False, True
+            self._changed.set()
+
+    def _start(self, command: _Command) -> ChildProcess | None:
+        """Starts the command once it has its slot; None if it was called off meanwhile."""
+        variables = variables_for(command.words)
+        arguments = command.lease.configure(env=self._environment, variables=variables)
+        with command.lock:
+            if command.called_off:
+                return None
+            words = as_found(command.words, self._environment)
+            process = ChildProcess(words, command.lease, **held_back(arguments))
+            process.begin(command.lease.watch)
+            command.runs = True
+        return process
+
+
+def run_several(
+    make_pool: Callable[[], Pool],
+    commands: list[list[str]],
+    style: str | None,
+    environment: dict[str, str],
+    check: bool,
+) -> int:
+    """Runs the commands at the same time, each on a lease of one pool.
+
+    Returns:
+        The status of the first command that failed, in their order; 0 if none did.
+    """
+    supervisor = Supervisor()
+    try:
+        pool = make_pool()
+    except OSError as error:
+        say(f"cannot make a jobserver: {error.strerror}")
+        return NO_JOBSERVER
+    with pool:
+        done = _Commands(pool, commands, style, environment).run(supervisor)
+    supervisor.let_go()
+    statuses = [
+        command.status if command.report is None else settle(command.report, command.status, check, pool.limit)
+        for command in done
+    ]
+    return next((status for status in statuses if status), 0)
