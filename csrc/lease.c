@@ -267,6 +267,9 @@ int jobserver_lease_start(jobserver_lease *lease, int64_t timeout) {
         lease->queued_at = jobserver_now();
         jobserver_news_wake(lease->broker->news);
     }
+    if (result == 0 && timeout == 0 && !lease->broker->stopped) {
+        jobserver_share(lease->broker, jobserver_now()); /* who does not wait has what is free now */
+    }
     if (result == 0) {
         result = wait_for(lease, JOBSERVER_LEASE_STARTED, timeout);
         lease->claimed = result == 0;

@@ -246,7 +246,7 @@ class Lease:
         code = -EINTR
         while code == -EINTR:
             code = function(self._handle, max(end - monotonic_ns(), 0) if end else limit)
-        if code in (-EAGAIN, -ETIMEDOUT):
+        if code in (-EAGAIN, -lib.ETIMEDOUT):  # which on Windows may be another number than Python's
             raise AcquireTimeout(ETIMEDOUT, f"{failure} within {timeout} s")
         self._check(code)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ class _Command:
 
 
 class _Commands:
-    """All the commands, with a thread for each."""
+    """All the commands: one thread starts them, and another for each waits for its end."""
 
     def __init__(self, pool: Pool, commands: list[list[str]], style: str | None, environment: dict[str, str]) -> None:
         self._environment = environment
@@ -66,48 +67,58 @@ class _Commands:
 
     def run(self, supervisor: Supervisor) -> list[_Command]:
         """Runs them all. Ctrl-C ends the wait of this thread, the main one, so that it looks again."""
-        for command in self._all:
-            threading.Thread(target=self._run, args=(command,), daemon=True).start()
+        threading.Thread(target=self._start_all, daemon=True).start()
         while any([command.is_awaited(supervisor.interrupted) for command in self._all]):
             self._changed.wait()
             self._changed.clear()
         return self._all
 
-    def _run(self, command: _Command) -> None:
-        """In a thread: waits for the slot, and for the end of the command and of what it leaves behind."""
-        try:
+    def _start_all(self) -> None:
+        """Starts them in their order, each when there is a slot for it."""
+        for command in self._all:
             process = self._start(command)
-            if process is None:
-                return
-            process.wait()
+            if process is not None:
+                threading.Thread(target=self._wait, args=(command, process), daemon=True).start()
+                continue
+            with suppress(PoolClosed):
+                command.lease.close()
+            self._end(command)
+
+    def _start(self, command: _Command) -> ChildProcess | None:
+        """Starts the command once it has its slot; None if it was called off, or cannot be started."""
+        try:
+            arguments = command.lease.configure(env=self._environment, variables=variables_for(command.words))
             with command.lock:
-                command.status, command.runs = status_of(process), False
-            self._changed.set()
-            command.report = command.lease.wait()
+                if command.called_off:
+                    return None
+                words = as_found(command.words, self._environment)
+                process = ChildProcess(words, command.lease, **held_back(arguments))
+                command.runs = True
+            process.begin(command.lease.watch)
+            return process
         except PoolClosed:
-            pass  # after Ctrl-C nobody waits any more for what is left
+            pass  # after Ctrl-C nobody waits for those that have not begun
         except JobserverError as error:
             say(f"cannot run `{shown(command.words[0])}`: {error}")
             command.status = NO_JOBSERVER
         except OSError as error:
             command.status = cannot_run(command.words[0], error)
-        finally:
-            with command.lock:
-                command.runs, command.ended = False, True
-            self._changed.set()
+        return None
 
-    def _start(self, command: _Command) -> ChildProcess | None:
-        """Starts the command once it has its slot; None if it was called off meanwhile."""
-        variables = variables_for(command.words)
-        arguments = command.lease.configure(env=self._environment, variables=variables)
+    def _wait(self, command: _Command, process: ChildProcess) -> None:
+        """Waits for the end of the command, and of what it leaves behind."""
+        process.wait()
         with command.lock:
-            if command.called_off:
-                return None
-            words = as_found(command.words, self._environment)
-            process = ChildProcess(words, command.lease, **held_back(arguments))
-            process.begin(command.lease.watch)
-            command.runs = True
-        return process
+            command.status, command.runs = status_of(process), False
+        self._changed.set()
+        with suppress(PoolClosed):  # after Ctrl-C nobody waits for what is left
+            command.report = command.lease.wait()
+        self._end(command)
+
+    def _end(self, command: _Command) -> None:
+        with command.lock:
+            command.runs, command.ended = False, True
+        self._changed.set()
 
 
 def run_several(
