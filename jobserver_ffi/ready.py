@@ -96,7 +96,7 @@ def child_descriptor(child: subprocess.Popen[Any], opened: ExitStack) -> int:
 def exit_descriptor(pid: int, opened: ExitStack) -> int:
     """A pidfd on Linux, a kqueue on macOS and the BSDs."""
     if sys.platform == "linux":
-        pidfd = os.pidfd_open(pid)
+        pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else pidfd_open(pid)
         opened.callback(os.close, pidfd)
         return pidfd
     queue = select.kqueue()
@@ -104,6 +104,17 @@ def exit_descriptor(pid: int, opened: ExitStack) -> int:
     exits = select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
     queue.control([exits], 0)
     return queue.fileno()
+
+
+def pidfd_open(pid: int) -> int:
+    """What PyPy lacks, and a CPython that was compiled with the headers of a Linux before 5.3."""
+    import ctypes
+
+    number = 434  # the same on all but one of the processors that Linux knows
+    pidfd = int(ctypes.CDLL(None, use_errno=True).syscall(number, pid, 0))
+    if pidfd < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return pidfd
 
 
 def always_readable(opened: ExitStack) -> int:
