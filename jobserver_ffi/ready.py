@@ -39,6 +39,7 @@ def slot_or_ready(client: Client, others: Iterable[W], timeout: float | None) ->
     with ExitStack() as opened:
         watched = [(descriptor(other, opened), other) for other in others]
         event = Event(when_implicit_slot_is_free=True)
+        opened.callback(event.close)
         waitables = ffi.new("intptr_t[]", [*(number for number, _ in watched), event.waitable])
         end = monotonic() + timeout if timeout is not None else None
         while True:

@@ -383,22 +383,23 @@ def builds_in(directory: Path, make441: Tool, ninja: Tool) -> dict[str, list[str
 @pytest.mark.parametrize("tool", ["make", "ninja"])
 def test_a_build_that_is_terminated_loses_no_token(tool: str, make441: Tool, ninja: Tool, tmp_path: Path) -> None:
     """It held each of them. They are back when the last of its jobs has ended, and the next build fills the slots."""
+    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with Pool(4) as pool:
-        with JobCounter(1000, 4, lambda: 0, once=True) as counter:
-            writes(tmp_path, counter, 8)
-            command = builds_in(tmp_path, make441, ninja)[tool]
-            with pool.lease(tool) as lease:
-                process = lease.popen(command, **FOR_MAKE, **captured({}))
-                wait_for(lambda: counter.jobs >= 4)
+        with pool.lease(tool) as lease:
+            with JobCounter(1000, 1000, lambda: 0) as counter:  # which lets none go
+                writes(tmp_path, counter, 8)
+                process = lease.popen(builds_in(tmp_path, make441, ninja)[tool], **FOR_MAKE, **pipes)
+                wait_for(lambda: counter.jobs == 4)
                 process.kill()
-                process.communicate(timeout=GUARD)
-                report = lease.wait(GUARD)
-            assert (report.peak, report.lost >= 2, report.orphans == "left") == (4, True, False)
-        assert pool.status().in_use == 0
+                process.wait(GUARD)
+                wait_for(lambda: lease.report().state == "orphans")
+                assert (lease.report().slots, lease.report().lost) == (4, 0)
+            report = lease.wait(GUARD)
+        assert (report.peak, report.lost, report.orphans, pool.status().in_use) == (4, 3, "ended", 0)
         with JobCounter(8, 4, lambda: 0) as counter:
             writes(tmp_path, counter, 8)
             with pool.lease("next") as lease:
-                done = lease.run(command, **FOR_MAKE, **captured({}))
+                done = lease.run(builds_in(tmp_path, make441, ninja)[tool], **FOR_MAKE, **captured({}))
             assert (done.returncode, done.stderr) == (0, "")
         counter.check()
         assert lease.report().complaints == []
