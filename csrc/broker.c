@@ -5,6 +5,14 @@
 #include <limits.h>
 #include <stdlib.h>
 
+/* Between two looks, in nanoseconds. */
+#define SHORTEST_TICK 1000000
+#define LONGEST_TICK 50000000
+
+int64_t jobserver_tick(int64_t last, bool busy) {
+    return busy || last == 0 ? SHORTEST_TICK : 2 * last < LONGEST_TICK ? 2 * last : LONGEST_TICK;
+}
+
 void jobserver_broker_keep(jobserver_broker *broker) {
     broker->references++;
 }

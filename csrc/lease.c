@@ -152,8 +152,9 @@ int jobserver_lease_open(jobserver_broker *broker, const jobserver_lease_terms *
     jobserver_lock();
     int result = broker->stopped || !jobserver_broker_is_ours(broker) ? JOBSERVER_CLOSED : 0;
     if (result == 0) {
-        result = jobserver_lease_pipes_open(broker->directory, broker->leases_made++,
-                                            terms->style == JOBSERVER_LEASE_FIFO, terms->life_line, &lease->pipes);
+        result =
+            jobserver_lease_pipes_open(broker->directory, broker->leases_made++, terms->style == JOBSERVER_LEASE_FIFO,
+                                       terms->life_line, broker->limit, &lease->pipes);
     }
     if (result == 0) {
         result = jobserver_watch_add(broker->news, &lease->pipes, lease, &lease->watch);
@@ -265,6 +266,9 @@ int jobserver_lease_start(jobserver_lease *lease, int64_t timeout) {
         lease->ticket = ++lease->broker->tickets;
         lease->queued_at = jobserver_now();
         jobserver_news_wake(lease->broker->news);
+    }
+    if (result == 0 && timeout == 0 && !lease->broker->stopped) {
+        jobserver_share(lease->broker, jobserver_now()); /* who does not wait has what is free now */
     }
     if (result == 0) {
         result = wait_for(lease, JOBSERVER_LEASE_STARTED, timeout);

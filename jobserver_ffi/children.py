@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 from .makeflags import merge, parse, remove_auth
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from .client import Client
 
@@ -34,6 +35,16 @@ class ChildProcess(subprocess.Popen[Any]):
         self._returncode: int | None = None
         super().__init__(args, **popen_kwargs)
 
+    def begin(self, watch: Callable[[int], object]) -> None:
+        """Tells `watch` the number of a child that was started with `held_back`, and lets it begin."""
+        try:
+            watch(self.pid)
+        finally:
+            if sys.platform == "win32":
+                from .windows import resume
+
+                resume(self)
+
     # Popen sets this wherever it reaps a child, also in its clean-up of objects that were dropped.
     @property
     def returncode(self) -> int | None:
@@ -45,6 +56,18 @@ class ChildProcess(subprocess.Popen[Any]):
         self._returncode = status
         if status is not None:
             self._hold = None
+
+
+def held_back(popen_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments for a child that starts nothing before `ChildProcess.begin`.
+
+    On Windows what a process starts is in its lease's job object only if it was there before.
+    """
+    if sys.platform == "win32":
+        from .windows import suspended
+
+        return suspended(popen_kwargs)
+    return popen_kwargs
 
 
 def configure(client: Client, variables: Iterable[str], popen_kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -59,6 +59,10 @@ CAPABILITIES = {
     "descriptors to wait for": os.name == "posix",
     "descriptors that can be counted": open_descriptors() > 0,
     "limits of other processes": sys.platform == "linux",
+    # PyPy ends what was dropped when it collects, which waiting for a token does not bring about.
+    "objects that end when they are dropped": sys.implementation.name == "cpython",
+    # After Ctrl-C that nobody caught PyPy ends itself by the signal, without exit() and without ending objects.
+    "objects that end with the process": sys.implementation.name == "cpython",
     # Free-threaded Python leaves it to the thread that made an object to end it, when it runs Python again.
     "objects that any thread can end": "free-threading" not in sys.version,
     "subreaper": sys.platform == "linux",

@@ -7,6 +7,7 @@ import json
 import os
 import select
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,10 @@ from jobserver_ffi import Client
 from jobserver_ffi.create import STYLES
 
 from .conftest import Tool, need_make
+
+# What ends a process at once, and the status that its parent then sees.
+KILL = int(getattr(signal, "SIGKILL", 9))
+KILLED = KILL if os.name == "nt" else -KILL
 
 GUARD = 120.0  # seconds until a build that hangs is let go, so that the test fails
 

@@ -171,7 +171,11 @@ def test_who_made_the_pool_has_no_implicit_slot() -> None:
         ("raise RuntimeError", 1),
         ("held.append(held)", 0),
         ("import threading; threading.Thread(target=client.acquire, daemon=True).start()", 0),
-        ("import signal; os.kill(os.getpid(), signal.SIGINT)", -2),
+        pytest.param(
+            "import signal; os.kill(os.getpid(), signal.SIGINT)",
+            -2,
+            marks=pytest.mark.needs("objects that end with the process"),
+        ),
     ],
 )
 def test_the_end_of_a_process_gives_back_what_it_holds(ending: str, status: int, whole: NewPipe) -> None:

@@ -129,7 +129,6 @@ def test_gatekeeper_closes_and_opens_by_and_by() -> None:
     assert [always.look(2) for _ in range(20)][-1] == 1
 
 
-@pytest.mark.needs("signals")
 def test_closed_gate_holds_tokens_back_and_lets_each_lease_start(tmp_path: Path) -> None:
     memory(tmp_path, 10)
     with Pool(4, gates=[MinMemory(0.5, str(tmp_path))]) as pool:
@@ -168,7 +167,6 @@ def test_pool_without_descriptors_for_its_gates_is_refused() -> None:
     assert 0 < refused < 40
 
 
-@pytest.mark.needs("signals")
 def test_minimum_is_not_held_back(tmp_path: Path) -> None:
     memory(tmp_path, 10)
     with Pool(4, gates=[MinMemory(0.5, str(tmp_path))]) as pool, pool.lease("first") as first:

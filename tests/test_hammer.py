@@ -72,6 +72,7 @@ def hammer(client: Client, witness: Witness, seed: int) -> None:
         held.clear()
 
 
+@pytest.mark.needs("objects that end when they are dropped")
 def test_eight_threads(whole: NewPipe) -> None:
     client = whole(TOKENS).client()
     witness = Witness()
@@ -92,6 +93,7 @@ def test_eight_threads(whole: NewPipe) -> None:
     assert client.available() == len(TOKENS)
 
 
+@pytest.mark.needs("objects that end when they are dropped")
 @pytest.mark.parametrize("own_client", [False, True], ids=["inherited", "opened"])
 def test_eight_processes(own_client: bool, whole: NewPipe) -> None:
     pipe = whole(TOKENS)

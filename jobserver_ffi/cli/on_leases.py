@@ -10,6 +10,7 @@ from ..style import style_for
 from .execute import cannot_run
 from .messages import say, shown
 from .run import new_supervisor
+from .tools import variables_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,7 @@ def run_one(
     try:
         pool = make_pool()
         lease = pool.lease(shown(command[0]), style=style, orphan_timeout=0)
-        child = lease.configure(env=environment)
+        child = lease.configure(env=environment, variables=variables_for(command))
     except OSError as error:
         place = error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
         mend = ": let TMPDIR name a directory that may be written" if place else ""

@@ -157,7 +157,7 @@ def _run_in_pool(
 
 
 def _refusal(found: FromEnv) -> str:
-    return str(found.error) if found.client is None else "Windows has no leases"
+    return str(found.error) if found.client is None else "on Windows CMD cannot have slots that come from another one"
 
 
 def _why_a_lease(arguments: argparse.Namespace, commands: list[list[str]], outer: Client | None) -> str | None:
@@ -268,19 +268,15 @@ def _run_in_own(
     """Runs the commands in a jobserver that is made for them, with slots of its own or of an outer one."""
     for command in commands:
         warn_of_own_jobs(command)
-    if sys.platform == "win32":
-        if len(commands) > 1:
-            parser.error("several commands share a pool by leases, which Windows does not have: run one CMD")
-        if has_gates(arguments):
-            parser.error("gates hold back tokens of a pool with leases, which Windows does not have: leave them out")
-        from .run_windows import run_in_own
-
-        return run_in_own(parser, arguments, commands[0], new_supervisor())
     from ..children import without_jobserver
     from ..cpus import usable_cpus
     from ..pool import Pool
     from .on_leases import run_one
-    from .several import run_several
+
+    if sys.platform == "win32":
+        from .several_windows import run_several
+    else:
+        from .several import run_several
 
     gates = gates_of(parser, arguments)
     environment = caller_environment() if outer is not None else without_jobserver(caller_environment())
