@@ -131,7 +131,7 @@ class LeaseWatcher:
         more = report.over_released - watched.over_released
         if more > 0:
             watched.over_released = report.over_released
-            self._tell(EventKind.OVER_RELEASED, watched, report, count=more)
+            self._tell(EventKind.OVER_RELEASED, watched, report, tokens=more)
 
     def _end(self, watched: _Watched, report: LeaseReport | None) -> None:
         """Tells that a lease has ended; without a report if its destructor was interrupted."""
@@ -140,7 +140,7 @@ class LeaseWatcher:
         if report is not None:
             self._go_on(watched, report)
             if report.lost:
-                self._tell(EventKind.LOST, watched, report, count=report.lost)
+                self._tell(EventKind.LOST, watched, report, tokens=report.lost)
         self._tell(EventKind.LEASE_ENDED, watched, report)
 
     def _tell(self, kind: EventKind, watched: _Watched, report: LeaseReport | None, **values: Any) -> None:

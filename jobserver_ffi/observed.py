@@ -12,6 +12,7 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
+from ._core import lib
 from .acquired import Acquired, AcquiredBatch, FreeCells
 from .arguments import nanoseconds
 from .client import Client
@@ -66,10 +67,19 @@ class Ledger(FreeCells):
         # what a destructor calls is no Python, in which a Ctrl-C would be swallowed.
         self.dropped: deque[_Out] = deque()
 
-    def tell(self, kind: EventKind, **values: Any) -> float:
+    def tell(
+        self,
+        kind: EventKind,
+        tokens: int = 0,
+        implicit: bool = False,
+        waited: float = 0.0,
+        held: float | None = None,
+        dropped: bool = False,
+        error: str = "",
+    ) -> float:
         """Tells of an event of now, and returns when that is."""
         now = monotonic()
-        tell(self.on_event, JobserverEvent(kind, now, self.name, **values))
+        tell(self.on_event, JobserverEvent(kind, now, self.name, tokens, implicit, waited, held, dropped, error))
         return now
 
     def tell_dropped(self) -> None:
@@ -82,7 +92,7 @@ class Ledger(FreeCells):
             if self.out.get(entry.key) is entry:  # and not of another one at the same place
                 del self.out[entry.key]
             if entry.out:
-                self.tell(EventKind.RELEASED, count=entry.count, implicit=entry.implicit, dropped=True)
+                self.tell(EventKind.RELEASED, entry.count, entry.implicit, dropped=True)
 
     def took(self, holder: Acquired | AcquiredBatch, began: float | None = None) -> None:
         """Tells that this was taken, after a wait since `began`; gives it back if whoever is told is interrupted."""
@@ -90,10 +100,10 @@ class Ledger(FreeCells):
             entry = self._entry(holder)
             waited = 0.0 if began is None else monotonic() - began
             if began is not None:
-                self.tell(EventKind.WAIT_ENDED, count=entry.count, waited=waited)
+                self.tell(EventKind.WAIT_ENDED, entry.count, waited=waited)
             entry.taken, entry.out = monotonic(), True
             self.out[entry.key] = entry
-            self.tell(EventKind.ACQUIRED, count=entry.count, implicit=entry.implicit, waited=waited)
+            self.tell(EventKind.ACQUIRED, entry.count, entry.implicit, waited)
         except BaseException:
             holder.release()
             raise
@@ -117,7 +127,7 @@ class Ledger(FreeCells):
     def gave_back(self, entry: _Out) -> None:
         """Tells that this was released."""
         held = monotonic() - entry.taken
-        self.tell(EventKind.RELEASED, count=entry.count, implicit=entry.implicit, held=held)
+        self.tell(EventKind.RELEASED, entry.count, entry.implicit, held=held)
 
     def append(self, cell: Any) -> None:
         """Takes a cell that is free now; if it held something, that was released."""
@@ -220,27 +230,26 @@ class ObservedClient(Client):
             ledger.took(found, began)
         else:  # a raw token, or something else came first
             count, waited = int(isinstance(found, int)), monotonic() - began
-            ledger.tell(EventKind.WAIT_ENDED, count=count, waited=waited)
+            ledger.tell(EventKind.WAIT_ENDED, count, waited=waited)
             if count:
-                ledger.tell(EventKind.ACQUIRED, count=count, waited=waited)
+                ledger.tell(EventKind.ACQUIRED, count, waited=waited)
         return found
 
     def acquire_raw(self, timeout: float | None = None) -> int:
         """As `Client.acquire_raw`."""
         self._cells.tell_dropped()
-        try:
-            byte = super().acquire_raw(0)
-        except (AcquireTimeout, Unsupported):
-            if nanoseconds(timeout) == 0:
-                raise
-            return self._wait_for(super().acquire_raw, timeout)
-        self._cells.tell(EventKind.ACQUIRED, count=1)
+        byte = lib.jobserver_acquire_raw(self._handle, 0)
+        if byte < 0:
+            if nanoseconds(timeout) != 0:
+                return self._wait_for(super().acquire_raw, timeout)
+            byte = super().acquire_raw(0)  # which raises what is the matter
+        self._cells.tell(EventKind.ACQUIRED, 1)
         return byte
 
     def release_raw(self, byte: int | None = None) -> None:
         """As `Client.release_raw`."""
         super().release_raw(byte)
-        self._cells.tell(EventKind.RELEASED, count=1)
+        self._cells.tell(EventKind.RELEASED, 1)
 
     def _forget(self, cell: Any) -> None:
         self._cells.forget(cell)

@@ -68,13 +68,13 @@ class _Telemetry:
 
     def __call__(self, event: JobserverEvent) -> None:
         if event.kind is EventKind.ACQUIRED:
-            self._held.add(event.count)
+            self._held.add(event.tokens)
         elif event.kind is EventKind.RELEASED:
-            self._held.add(-event.count)
+            self._held.add(-event.tokens)
         elif event.kind is EventKind.WAIT_ENDED:
             self._wait_ended(event)
         elif event.kind is EventKind.LOST:
-            self._lost.add(event.count)
+            self._lost.add(event.tokens)
         elif event.lease:
             self._lease(event)
 
@@ -85,7 +85,7 @@ class _Telemetry:
             return
         end = _clock(event)
         start = end - int(event.waited * _NANOSECONDS)
-        attributes: Attributes = {"jobserver.auth": event.name, "jobserver.token.count": event.count, **error}
+        attributes: Attributes = {"jobserver.auth": event.name, "jobserver.token.count": event.tokens, **error}
         span = self._tracer.start_span("jobserver wait", start_time=start, attributes=attributes)
         if event.error:
             span.set_status(trace.StatusCode.ERROR)

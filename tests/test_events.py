@@ -183,7 +183,7 @@ def test_every_door_tells_of_taking_and_giving_back(door: Callable[[Client], Non
     before = time.monotonic()
     with Client(2, on_event=told) as client:
         door(client)
-        assert [(event.kind, event.count, event.name) for event in told] == [
+        assert [(event.kind, event.tokens, event.name) for event in told] == [
             (ACQUIRED, 1, client.auth),
             (RELEASED, 1, client.auth),
         ]
@@ -196,8 +196,8 @@ def test_every_door_tells_of_taking_and_giving_back(door: Callable[[Client], Non
 
 def test_a_batch_is_one_event(told: Told) -> None:
     with Client(5, on_event=told) as client, client.acquire_many(3):
-        assert [(event.kind, event.count) for event in told] == [(ACQUIRED, 3)]
-    assert [(event.kind, event.count) for event in told[1:]] == [(RELEASED, 3)]
+        assert [(event.kind, event.tokens) for event in told] == [(ACQUIRED, 3)]
+    assert [(event.kind, event.tokens) for event in told[1:]] == [(RELEASED, 3)]
 
 
 @pytest.mark.needs("pipe")
@@ -245,7 +245,7 @@ def test_a_wait_is_told_where_it_is(wait: Callable[[Client], None], told: Told, 
         assert not thread.is_alive()
     assert told.kinds() == [BEGAN, ENDED, ACQUIRED, RELEASED]
     began, ended, acquired, _ = told
-    assert 0 < ended.waited <= ended.time - began.time and (ended.count, ended.error) == (1, "")
+    assert 0 < ended.waited <= ended.time - began.time and (ended.tokens, ended.error) == (1, "")
     assert acquired.waited == ended.waited
     if wait is not executor:
         assert set(threads) == {thread}
@@ -258,7 +258,7 @@ def test_a_wait_that_brings_nothing(told: Told) -> None:
             with pytest.raises(AcquireTimeout):
                 wait(timeout=0.001)
             assert told.kinds() == [BEGAN, ENDED]
-            assert (told[1].count, told[1].error) == (0, "AcquireTimeout") and told[1].waited >= 0.001
+            assert (told[1].tokens, told[1].error) == (0, "AcquireTimeout") and told[1].waited >= 0.001
         told.clear()
         for wait in (client.acquire, client.acquire_raw, client.slot, partial(client.acquire_many, 1)):
             with pytest.raises(AcquireTimeout):
@@ -278,7 +278,7 @@ def test_a_wait_that_something_else_ends(told: Told) -> None:
         os.write(write_fd, b"x")
     os.close(read_fd)
     os.close(write_fd)
-    assert [(event.kind, event.count, event.error) for event in told] == [(BEGAN, 0, ""), (ENDED, 0, "")]
+    assert [(event.kind, event.tokens, event.error) for event in told] == [(BEGAN, 0, ""), (ENDED, 0, "")]
 
 
 @pytest.mark.needs("objects that any thread can end")
@@ -292,7 +292,7 @@ def test_what_is_dropped_is_told_by_the_next_call(told: Told) -> None:
     assert client.available() == 5
     client.try_acquire()
     gc.collect()
-    assert [(event.kind, event.count, event.dropped) for event in told[2:]] == [
+    assert [(event.kind, event.tokens, event.dropped) for event in told[2:]] == [
         (RELEASED, 1, True),
         (RELEASED, 3, True),
         (ACQUIRED, 1, False),
@@ -437,8 +437,8 @@ def test_the_log(caplog: pytest.LogCaptureFixture) -> None:
 def test_the_log_of_ones_own(caplog: pytest.LogCaptureFixture) -> None:
     hook = log_events(logging.getLogger("mine"), logging.INFO)
     with caplog.at_level(logging.INFO, "mine"):
-        hook(JobserverEvent(ACQUIRED, 0.0, "3,4", count=2))
-        hook(JobserverEvent(EventKind.LOST, 0.0, "build", count=1, lease=7))
+        hook(JobserverEvent(ACQUIRED, 0.0, "3,4", tokens=2))
+        hook(JobserverEvent(EventKind.LOST, 0.0, "build", tokens=1, lease=7))
     assert caplog.record_tuples == [
         ("mine", logging.INFO, "3,4: took 2 tokens"),
         ("mine", logging.WARNING, "build: 1 token not given back: back in the pool"),

@@ -102,7 +102,7 @@ def test_lost_tokens(style: str, pool: Pool, told: Told) -> None:
         killed = "client = Client.from_env(); held = [client.acquire() for _ in range(3)]; os.kill(os.getpid(), 9)"
         assert lease.run(program(killed)).returncode == -signal.SIGKILL
     *_, lost, _ = told.wait_for("killed", OPENED, STARTED, LOST, ENDED)
-    assert lost.count == 3 and report_of(lost).lost == 3
+    assert lost.tokens == 3 and report_of(lost).lost == 3
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -116,7 +116,7 @@ def test_too_many_given_back(style: str, pool: Pool, told: Told) -> None:
     with pool.lease("flood", style=style) as lease:
         lease.run(program(flood))
     events = told.wait_for("flood", OPENED, STARTED, OVER_RELEASED, ENDED)
-    assert events[2].count == 2
+    assert events[2].tokens == 2
 
 
 def test_a_lease_that_is_dropped(pool: Pool, told: Told) -> None:
