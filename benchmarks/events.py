@@ -54,10 +54,16 @@ def telemetry() -> Hook:
 
 EVENTS = (
     Pairs("without on_event: with client.acquire()", joined(acquire)),
-    Pairs("on_event, a function that does nothing: with client.acquire()", told(acquire, nothing)),
-    Pairs("on_event=log_events(), level above: with client.acquire()", told(acquire, lambda: log(logging.WARNING))),
-    Pairs("on_event=log_events(), logged: with client.acquire()", told(acquire, lambda: log(logging.DEBUG)), divisor=5),
-    Pairs("on_event=opentelemetry_events(): with client.acquire()", told(acquire, telemetry), divisor=5),
+    Pairs("on_event, a function that does nothing: with client.acquire()", told(acquire, nothing), divisor=10),
+    Pairs(
+        "on_event=log_events(), level above: with client.acquire()",
+        told(acquire, lambda: log(logging.WARNING)),
+        divisor=10,
+    ),
+    Pairs(
+        "on_event=log_events(), logged: with client.acquire()", told(acquire, lambda: log(logging.DEBUG)), divisor=25
+    ),
+    Pairs("on_event=opentelemetry_events(): with client.acquire()", told(acquire, telemetry), divisor=25),
     Pairs("without on_event: client.release_raw(client.acquire_raw())", joined(raw)),
-    Pairs("on_event, a function that does nothing: raw", told(raw, nothing)),
+    Pairs("on_event, a function that does nothing: raw", told(raw, nothing), divisor=5),
 )
