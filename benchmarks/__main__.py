@@ -34,6 +34,7 @@ QUESTIONS = (
     "pair",
     "cython_pair",
     "batch",
+    "events",
     "handover",
     "herd",
     "throughput",

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ._core import ffi, lib
+from .errors import ClientClosed
 from .makeflags import merge, parse, remove_auth
 
 if TYPE_CHECKING:
@@ -70,6 +72,23 @@ def held_back(popen_kwargs: dict[str, Any]) -> dict[str, Any]:
     return popen_kwargs
 
 
+def hold_open(client: Client) -> Any:
+    """Keeps the pool's descriptors and fifo while the result lives."""
+    hold = lib.jobserver_hold_new(client._handle)
+    if hold == ffi.NULL:
+        raise ClientClosed("this client was closed: make a new one")
+    return ffi.gc(hold, lib.jobserver_hold_free)
+
+
+def run(client: Client, args: Any, run_kwargs: dict[str, Any]) -> subprocess.CompletedProcess[Any]:
+    """See `Client.run`."""
+    hold = hold_open(client)
+    try:
+        return subprocess.run(args, **client.configure(**run_kwargs))
+    finally:
+        del hold
+
+
 def configure(client: Client, variables: Iterable[str], popen_kwargs: dict[str, Any]) -> dict[str, Any]:
     """See `Client.configure`."""
     if popen_kwargs.get("close_fds") is False:
@@ -78,7 +97,7 @@ def configure(client: Client, variables: Iterable[str], popen_kwargs: dict[str, 
     environment = child_environment(os.environ if given is None else given, client, variables)
     others = popen_kwargs.get("pass_fds", ())
     # The others may be held by another client's configure, as long as that object lives.
-    held = HeldDescriptors(dict.fromkeys((*others, *client._descriptors)), (client._hold(), others))
+    held = HeldDescriptors(dict.fromkeys((*others, *client._descriptors)), (hold_open(client), others))
     return {**popen_kwargs, "env": environment, "pass_fds": held}
 
 

@@ -227,6 +227,8 @@ class Lease:
         out = ffi.new("jobserver_lease **")
         self._check(lib.jobserver_lease_open(self._pool._handle, terms, out))
         self._handle = ffi.gc(out[0], lib.jobserver_lease_free)
+        if self._pool._watcher is not None:
+            self._handle = self._pool._watcher.watch(self._handle, self._name, command)
         return self._handle
 
     def _start(self, timeout: float | None) -> None:

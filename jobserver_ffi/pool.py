@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
+    from .hooks import OnEvent
+    from .lease_events import LeaseWatcher
+
 ORPHAN_TIMEOUT = 60.0  # seconds
 GATE_INTERVAL = 1_000_000_000  # nanoseconds between two looks at the machine
 _NO_LIMIT = 2**31 - 1
@@ -77,6 +80,8 @@ class Pool:
         gates: What must not get worse: `MaxLoad`, `MinMemory`, `MaxPressure`. While a gate is closed fewer and fewer
             slots are used, as jobs end; each lease keeps its first slot and its minimum. They are looked at once a
             second while tokens move, and not while none does.
+        on_event: Is called with a `JobserverEvent` when a lease is opened, gets its first slot, gives back too much,
+            and ends, perhaps with tokens lost: mostly in a thread that there is only for this; see docs/events.md.
 
     Raises:
         ValueError: The number is below 1.
@@ -84,7 +89,14 @@ class Pool:
         Unsupported: The source is a client, on Windows.
     """
 
-    def __init__(self, source: int | Client, *, gates: Sequence[Gate] = (), directory: str | None = None) -> None:
+    def __init__(
+        self,
+        source: int | Client,
+        *,
+        gates: Sequence[Gate] = (),
+        directory: str | None = None,
+        on_event: OnEvent | None = None,
+    ) -> None:
         self._closed = True
         if isinstance(source, Client) and "semaphore" in STYLES:
             raise no_bridge()
@@ -97,7 +109,10 @@ class Pool:
             threads.append(_thread("jobserver bridge", _bridge, self._handle, source))
         if gates:
             threads.append(_thread("jobserver gates", _keep_gates, self._handle, self._gatekeeper, Event()))
-        self._end = weakref.finalize(self, _end, self._handle, threads)
+        self._watcher = None if on_event is None else _watcher(self._handle, on_event)
+        if self._watcher is not None:
+            threads.append(_thread("jobserver events", self._watcher.serve))
+        self._end = weakref.finalize(self, _end, self._handle, threads, self._watcher)
         for thread in threads:
             thread.start()
         self._closed = False
@@ -258,11 +273,19 @@ def _keep_gates(handle: Any, gatekeeper: Gatekeeper, event: Event) -> None:
         lib.jobserver_broker_allow(handle, _NO_LIMIT if allowed is None else allowed)
 
 
-def _end(handle: Any, threads: list[threading.Thread]) -> None:
+def _watcher(handle: Any, on_event: OnEvent) -> LeaseWatcher:
+    from .lease_events import LeaseWatcher
+
+    return LeaseWatcher(handle, on_event)
+
+
+def _end(handle: Any, threads: list[threading.Thread], watcher: LeaseWatcher | None) -> None:
     """Stops the threads, when the pool is closed or dropped, or at exit."""
     lib.jobserver_broker_stop(handle)
+    if watcher is not None:
+        watcher.stop()
     for thread in threads:
-        if thread.is_alive():
+        if thread.is_alive() and thread is not threading.current_thread():  # a hook may close the pool, or drop it
             thread.join()
     # Now, not when the last reference is gone: at exit that would be never, and the directory would stay.
     ffi.release(handle)

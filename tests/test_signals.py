@@ -21,7 +21,7 @@ INTERRUPTIONS = 20_000 if LONG else 4_000
 NewPipe = Callable[[bytes], TokenPipe]
 
 
-class Interruption(Exception):
+class Interruption(BaseException):
     """What the handler raises, as Python's own does for Ctrl-C."""
 
 
