@@ -15,6 +15,7 @@ SUBCOMMANDS = {
     "run": "run a command under a jobserver",
     "serve": "serve one pool of slots to all builds of this user",
     "status": "show who uses the slots of a served pool",
+    "top": "watch a served pool in the terminal, as it changes",
 }
 
 
