@@ -22,6 +22,7 @@ from .execute import caller_environment, cannot_run
 from .messages import say, shown
 from .on_leases import NO_JOBSERVER, settle
 from .pools import start_server
+from .progress import Progress, of_served_pool
 from .run import warn_of_own_jobs
 from .supervise import Supervisor
 
@@ -85,7 +86,9 @@ class _Watch:
             os.write(self._lease.take, os.read(self._lease.give, select.PIPE_BUF))
 
 
-def run_in_pool(command: list[str], pool: str, jobs: int | None, style: str | None, check: bool) -> int:
+def run_in_pool(
+    command: list[str], pool: str, jobs: int | None, style: str | None, check: bool, progress: Progress
+) -> int:
     """Joins a pool, which is started if nobody serves it, and runs the command there.
 
     Args:
@@ -94,6 +97,7 @@ def run_in_pool(command: list[str], pool: str, jobs: int | None, style: str | No
         jobs: Slots of a pool that must be started.
         style: The style of the lease; None or "auto": what the command reads.
         check: Whether tokens that are missing are an error.
+        progress: Shows the pool while the command runs.
 
     Returns:
         The exit status.
@@ -121,9 +125,15 @@ def run_in_pool(command: list[str], pool: str, jobs: int | None, style: str | No
     lib.jobserver_adopt_orphans()
     for descriptor in lease.for_command:
         os.set_inheritable(descriptor, True)
+
+    def started(_: int) -> None:
+        watch.start()
+        progress.begin(of_served_pool(pool))
+
     try:
         environment = environment_of_lease(environment, lease.auth, lease.limit, VARIABLES)
-        status = supervisor.run(command, environment, lambda _: watch.start())
+        with progress:
+            status = supervisor.run(command, environment, started, progress.hidden)
     except OSError as error:
         return cannot_run(command[0], error)
     wait_for_orphans(ORPHAN_TIMEOUT)

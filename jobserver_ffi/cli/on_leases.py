@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..style import style_for
 from .execute import cannot_run
 from .messages import say, shown
+from .progress import Progress, of_pool
 from .run import new_supervisor
 
 if TYPE_CHECKING:
@@ -22,7 +23,12 @@ NO_JOBSERVER = 125
 
 
 def run_one(
-    make_pool: Callable[[], Pool], command: list[str], style: str | None, environment: dict[str, str], check: bool
+    make_pool: Callable[[], Pool],
+    command: list[str],
+    style: str | None,
+    environment: dict[str, str],
+    check: bool,
+    progress: Progress,
 ) -> int:
     """Runs the command on a lease.
 
@@ -44,8 +50,14 @@ def run_one(
     with pool:
         for descriptor in child["pass_fds"]:
             os.set_inheritable(descriptor, True)
+
+        def started(process: int) -> None:
+            lease.watch(process)
+            progress.begin(of_pool(pool))
+
         try:
-            status = supervisor.run(command, child["env"], lease.watch)
+            with progress:
+                status = supervisor.run(command, child["env"], started, progress.hidden)
         except OSError as error:
             return cannot_run(command[0], error)
         return settle(lease.wait(), status, check, pool.limit)

@@ -14,6 +14,7 @@ from .execute import caller_environment, cannot_run, execute, restore_signals
 from .gates import add_gate_arguments, gates_of, has_gates
 from .messages import say, shown
 from .pools import no_pools_here, pool_address
+from .progress import Progress, add_progress_argument, of_client
 
 if TYPE_CHECKING:
     from ..environment import FromEnv
@@ -84,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="run the commands in FILE (- for standard input): one a line, quoted as in sh",
     )
+    add_progress_argument(parser)
     add_gate_arguments(parser)
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD", help="the command and its arguments")
     parser.set_defaults(function=lambda arguments: _run(parser, arguments))
@@ -119,9 +121,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         return _run_in_own(parser, arguments, commands, None)
     why = _why_a_lease(arguments, commands, client)
     if why is None:
-        if client is not None:
-            client.close()
-        return _run_in_other(commands[0], found, outer)
+        return _run_in_other(commands[0], found, outer, arguments.progress)
     if client is None or sys.platform == "win32":
         parser.error(f"{why} needs slots of the jobserver that is there, of {outer}, but {_refusal(found)}: add -j N")
     say(f"taking slots from the jobserver of {outer}, since {why} needs a jobserver of CMD's own")
@@ -148,12 +148,11 @@ def _run_in_pool(
     if outer is None:
         from .join import run_in_pool
 
-        return run_in_pool(commands[0], arguments.pool, arguments.jobs, arguments.style, arguments.check)
+        progress = Progress(arguments.progress)
+        return run_in_pool(commands[0], arguments.pool, arguments.jobs, arguments.style, arguments.check, progress)
     # A build in the pool that waited for another slot of the pool might wait for itself.
     say(f"not joining pool `{arguments.pool}`: there is a jobserver already")
-    if found.client is not None:
-        found.client.close()
-    return _run_in_other(commands[0], found, outer)
+    return _run_in_other(commands[0], found, outer, arguments.progress)
 
 
 def _refusal(found: FromEnv) -> str:
@@ -221,12 +220,16 @@ def _address(found: FromEnv) -> str | None:
     return None if auth is None else f"{found.variable} ({shown(auth)})"
 
 
-def _run_in_other(command: list[str], found: FromEnv, outer: str) -> int:
-    """Becomes CMD, in the jobserver that is there if it can be used."""
+def _run_in_other(command: list[str], found: FromEnv, outer: str, wants_progress: bool) -> int:
+    """Becomes CMD, in the jobserver that is there if it can be used; to show its progress it stays beside CMD."""
     environment = caller_environment()
     if found.client is not None:
         say(f"joining the jobserver of {outer}")
         warn_of_own_jobs(command)
+        progress = Progress(wants_progress)
+        if progress.shown:
+            return _run_watched(command, environment, found, progress)
+        found.client.close()
     else:
         from ..children import without_jobserver
 
@@ -236,6 +239,18 @@ def _run_in_other(command: list[str], found: FromEnv, outer: str) -> int:
         return _become(command, environment)
     except OSError as error:
         return cannot_run(command[0], error)
+
+
+def _run_watched(command: list[str], environment: dict[str, str], found: FromEnv, progress: Progress) -> int:
+    """Runs CMD as a child in the jobserver that is there."""
+    assert found.client is not None
+    look = of_client(found.client, parse(found.value or "").jobs)
+    with found.client:
+        try:
+            with progress:
+                return new_supervisor().run(command, environment, lambda _: progress.begin(look), progress.hidden)
+        except OSError as error:
+            return cannot_run(command[0], error)
 
 
 def _become(command: list[str], environment: dict[str, str]) -> int:
@@ -283,14 +298,15 @@ def _run_in_own(
     from .several import run_several
 
     gates = gates_of(parser, arguments)
+    progress = Progress(arguments.progress)
     environment = caller_environment() if outer is not None else without_jobserver(caller_environment())
 
     def make_pool() -> Pool:
         return Pool(outer or arguments.jobs or usable_cpus(), gates=gates)
 
     if len(commands) > 1:
-        return run_several(make_pool, commands, arguments.style, environment, arguments.check)
-    return run_one(make_pool, commands[0], arguments.style, environment, arguments.check)
+        return run_several(make_pool, commands, arguments.style, environment, arguments.check, progress)
+    return run_one(make_pool, commands[0], arguments.style, environment, arguments.check, progress)
 
 
 def warn_of_own_jobs(command: list[str]) -> None:

@@ -15,6 +15,8 @@ from ..pool import ORPHAN_TIMEOUT
 from ..style import style_for
 from .messages import say, shown
 from .on_leases import NO_JOBSERVER, settle
+from .progress import Progress, of_pool
+from .supervise import stop_this_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from ..pool import Pool
 
 _ENDING = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
-_AWAITED = _ENDING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGCHLD}
+_AWAITED = _ENDING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGCHLD, signal.SIGTSTP}
 _OF_A_KEY = {signal.SIGINT, signal.SIGQUIT}
 
 
@@ -56,6 +58,7 @@ class _Commands:
         environment: dict[str, str],
         mask: set[int | signal.Signals],
     ) -> None:
+        self._pool = pool
         self._environment = environment
         self._mask = mask
         self._ended_by = 0
@@ -66,13 +69,18 @@ class _Commands:
             own = style_for(words, environment, say) if style in (None, "auto") else style
             self._all.append(_Command(words, pool.lease(shown(words[0]), style=own)))
 
-    def run(self) -> list[_Command]:
-        """Runs them all; signals for this process are passed on to each."""
+    def run(self, progress: Progress) -> list[_Command]:
+        """Runs them all; signals for this process are passed on to each, but for a stop, which the terminal sends."""
         threads = [threading.Thread(target=self._run, args=(command,)) for command in self._all]
         for thread in threads:
             thread.start()
+        progress.begin(of_pool(self._pool))
         while self._left > 0:
             found = signal.sigwaitinfo(_AWAITED)
+            if found.si_signo == signal.SIGTSTP:
+                with progress.hidden():
+                    stop_this_process()
+                continue
             if found.si_signo in _ENDING:
                 self._ended_by = found.si_signo
             if found.si_signo != signal.SIGCHLD and not (found.si_code > 0 and found.si_signo in _OF_A_KEY):
@@ -117,6 +125,7 @@ def run_several(
     style: str | None,
     environment: dict[str, str],
     check: bool,
+    progress: Progress,
 ) -> int:
     """Runs the commands at the same time, each on a lease of one pool.
 
@@ -131,8 +140,8 @@ def run_several(
     except OSError as error:
         say(f"cannot make a jobserver: {error.strerror}")
         return NO_JOBSERVER
-    with pool:
-        done = _Commands(pool, commands, style, environment, mask).run()
+    with pool, progress:
+        done = _Commands(pool, commands, style, environment, mask).run(progress)
     statuses = [
         command.status if command.report is None else settle(command.report, command.status, check, pool.limit)
         for command in done

@@ -12,6 +12,7 @@ from ..serve import DEFAULT_NAME
 from .messages import say
 from .pools import CANNOT, no_pools_here
 from .resize import add_pool
+from .terminals import cannot_move_cursor
 
 _DESCRIPTION = """\
 Shows in the terminal what `jobserver status` prints, as it changes: the slots
@@ -69,7 +70,7 @@ def _why_not(pool: str) -> str | None:
     for name, descriptor in (("standard output", 1), ("standard input", 0)):
         if not os.isatty(descriptor):
             return f"top needs a terminal, and {name} is none: `{status} --json` is for programs"
-    if os.environ.get("TERM", "") in ("", "dumb", "unknown"):
+    if cannot_move_cursor():
         return f"top needs a terminal with a cursor, and by TERM this one has none: there is `{status} --watch`"
     if find_spec("rich") is None:
         return f"top needs rich: `pip install 'jobserver-ffi[cli]'`; without it there is `{status} --watch`"

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from ..cli.execute import caller_environment
+from ..cli.terminals import shows_unicode
 from .terminal import DISPLAY, ENDING, KEYBOARD, Screen
-from .view import History, draw, glyphs_for
+from .view import ASCII, UNICODE, History, draw
 
 if TYPE_CHECKING:
     from typing import Any
@@ -33,7 +33,7 @@ class _Live:
     def __init__(self, connection: PoolConnection, screen: Screen) -> None:
         self._connection, self._screen = connection, screen
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-        self._glyphs = glyphs_for(caller_environment(), self._console.encoding)
+        self._glyphs = UNICODE if shows_unicode() else ASCII
         self._history = History()
         self._shown: list[str] = []  # the lines that the screen has
         self._note = ""
@@ -147,7 +147,7 @@ class _Live:
                 out.append(f"\x1b[{row};1H\x1b[2K{line}")
         self._shown = drawn
         if out:
-            self._screen.write("".join(out).encode(self._console.encoding, "replace"))
+            self._screen.write("".join(out).encode())
 
 
 def watch(connection: PoolConnection) -> int:

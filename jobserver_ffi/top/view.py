@@ -13,7 +13,7 @@ from rich.text import Text
 from ..cli.messages import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
 Status = dict[str, Any]
 """As a server tells it; see docs/serve.md."""
@@ -39,18 +39,6 @@ class Glyphs:
 
 UNICODE = Glyphs("█", "░", "▒", " ▁▂▃▄▅▆▇█", "…")
 ASCII = Glyphs("#", ".", "~", " .:-=+*%#", "...")
-
-
-def glyphs_for(environment: Mapping[str, str], encoding: str) -> Glyphs:
-    """What a terminal can show.
-
-    Args:
-        environment: As the user set it; it has the locale.
-        encoding: Of what is written.
-    """
-    names = ("LC_ALL", "LC_CTYPE", "LANG")
-    locale = next((environment[name] for name in names if environment.get(name)), "")
-    return UNICODE if all("utf8" in name.lower().replace("-", "") for name in (locale, encoding)) else ASCII
 
 
 class History:
