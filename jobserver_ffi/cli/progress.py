@@ -14,10 +14,10 @@ import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .messages import say
-from .terminals import cannot_move_cursor, shows_unicode
+from .terminals import cannot_move_cursor, shows_unicode, size_of
 
 if TYPE_CHECKING:
     import argparse
@@ -66,28 +66,31 @@ def of_pool(pool: Pool) -> Callable[[], Figures]:
 
 def of_served_pool(name: str) -> Callable[[], Figures]:
     """What tells of a pool that is served: it asks the server, and waits for no more than a moment."""
-    from ..serve.client import NoServer, PoolConnection, ServerGone
+    from ..serve.client import NoServer, PoolConnection, ServerGone, pause_after
     from ..serve.place import PlaceError
 
     connection: PoolConnection | None = None
-    asked = False
-    figures: Figures | None = None
+    due: float | None = 0.0  # when to ask again; None while the server owes an answer
+    status: dict[str, Any] | None = None
 
     def look() -> Figures:
-        nonlocal connection, asked, figures
+        nonlocal connection, due, status
         try:
             connection = connection or PoolConnection(name)
-            if not asked:
+            if due is not None and monotonic() >= due:
                 connection.ask("status")
-            asked = not select.select([connection], [], [], _PAUSE)[0]
-            for answer in () if asked else connection.answers():
-                status = answer["status"]
-                figures = Figures(status["in_use"], status["limit"], status["queued"])
+                due = None
+            if due is None and select.select([connection], [], [], _PAUSE)[0]:
+                for answer in connection.answers():
+                    if answer["reply"] != "status":
+                        raise OSError(answer.get("reason"))
+                    status = answer["status"]
+                    due = monotonic() + pause_after(answer["status"])
         except (NoServer, PlaceError, ServerGone) as error:
             raise OSError(str(error)) from None
-        if figures is None:
+        if status is None:
             raise OSError("the server has not answered yet")
-        return figures
+        return Figures(status["in_use"], status["limit"], status["queued"])
 
     return look
 
@@ -166,7 +169,7 @@ class Progress:
             self._ended.wait(_PAUSE)
 
     def _show(self, line: str) -> None:
-        size = os.get_terminal_size(_TERMINAL)
+        size = size_of(_TERMINAL)
         if size.lines < _LEAST_ROWS:
             return
         out = ""

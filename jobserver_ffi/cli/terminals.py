@@ -12,6 +12,16 @@ def cannot_move_cursor() -> bool:
     return os.environ.get("TERM", "") in ("", "dumb", "unknown")
 
 
+def size_of(descriptor: int) -> os.terminal_size:
+    """The size of a terminal, one that does not tell is as usual.
+
+    Raises:
+        OSError: It is gone, or none.
+    """
+    columns, lines = os.get_terminal_size(descriptor)
+    return os.terminal_size((columns or 80, lines or 24))
+
+
 def shows_unicode() -> bool:
     """Whether a terminal shows more than ASCII, by the caller's locale; Python's own may be another (PEP 538, 540)."""
     environment = caller_environment()

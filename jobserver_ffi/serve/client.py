@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 _MOMENT = 0.2  # seconds; who gets a slot, or another place in the queue, as soon as that need not hear of this one
 
 
+# Between two looks at a pool: one costs its server about 0.04 ms a lease, so a watcher takes about 1% of a CPU at most.
+_LEAST_PAUSE, _PAUSE_PER_LEASE = 0.5, 0.004  # seconds
+
+
+def pause_after(status: dict[str, Any]) -> float:
+    """Seconds after which who watches a pool may ask for its status again."""
+    return max(_LEAST_PAUSE, _PAUSE_PER_LEASE * len(status["leases"]))
+
+
 class NoServer(Exception):
     """Nobody serves the pool."""
 

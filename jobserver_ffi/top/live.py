@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from ..cli.terminals import shows_unicode
+from ..cli.terminals import shows_unicode, size_of
+from ..serve.client import pause_after
 from .terminal import DISPLAY, ENDING, KEYBOARD, Screen
 from .view import ASCII, UNICODE, History, draw
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from ..serve.client import PoolConnection
 
-_PAUSE = 0.5  # seconds between two looks at the pool
 _PATIENCE = 3.0  # seconds for which the server may leave a question open before that is told
 
 _NOBODY_LEFT = "a pool has at least 1 slot"
@@ -47,7 +47,7 @@ class _Live:
         with selectors.DefaultSelector() as selector:
             for what in (KEYBOARD, self._screen.wake, self._connection):
                 selector.register(what, selectors.EVENT_READ)
-            due = monotonic() + _PAUSE
+            due = monotonic() + pause_after(self._status)
             while True:
                 self._show()
                 ready = {key.fileobj for key, _ in selector.select(max(due - monotonic(), 0))}
@@ -61,7 +61,7 @@ class _Live:
                 if KEYBOARD in ready and not self._press(os.read(KEYBOARD, 1024)):
                     return 0
                 if monotonic() >= due:
-                    due = monotonic() + _PAUSE
+                    due = monotonic() + pause_after(self._status)
                     self._ask("status")
 
     def _heed(self, signals: set[int]) -> int:
@@ -131,7 +131,7 @@ class _Live:
 
     def _show(self) -> None:
         """Writes the lines that have changed."""
-        size = os.get_terminal_size(DISPLAY)
+        size = size_of(DISPLAY)
         silent = monotonic() - self._asked_at if self._asked else 0.0
         alarm = f"the server has not answered for {silent:.0f} s" if silent >= _PATIENCE else ""
         lines = draw(self._status, self._history, size, self._glyphs, self._note, alarm)
