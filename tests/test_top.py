@@ -285,5 +285,5 @@ def test_in_tmux(place: Place, tmp_path: Path) -> None:
         window.until(lambda lines: "of 4 slots" in lines[0])
         window.call("send-keys", "q")
         window.until(lambda lines: "underneath" in lines)
-        window.type(f"stty -a | cmp - {tmp_path}/before && echo; echo the''same")
+        window.type(f"stty -a | cmp - {tmp_path}/before && echo the''same")
         window.until(lambda lines: "thesame" in lines and "underneath" in lines)
