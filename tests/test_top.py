@@ -286,4 +286,4 @@ def test_in_tmux(place: Place, tmp_path: Path) -> None:
         window.call("send-keys", "q")
         window.until(lambda lines: "underneath" in lines)
         window.type(f"stty -a | cmp - {tmp_path}/before && echo the''same")
-        window.until(lambda lines: "thesame" in lines and "underneath" in lines)
+        window.until(lambda lines: "thesame" in "".join(lines) and "underneath" in lines)
