@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -70,14 +70,14 @@ def test_screen_shows_each_lease(place: Place) -> None:
         place.until(lambda status: status["queued"] == 1)
         with watched(place) as screen:
             lines = screen.until_text("queue: 1")
-            assert lines[0].startswith("default: 2 of 2 slots  1 waiting  lost 0  0 ended")
+            assert lines[0].startswith("default: 2 of 2 slots  1 waiting  0 lost  0 ended")
             assert lines[1] == f"   now {'█' * 73}"
-            assert [line[:7] for line in lines[2:5]] == ["     2 ", " 2 min ", "     0 "]
-            assert lines[5].split() == ["PID", "SLOTS", "SECONDS", "PEAK", "LOST", "COMMAND"]
+            assert [line[:7] for line in lines[2:7]] == ["", "     2 ", " 2 min ", "     0 ", ""]
+            assert lines[7].split() == ["PID", "SLOTS", "SECONDS", "PEAK", "LOST", "COMMAND"]
             held = rf" +\d+ ██████░░░░░░ 1 +\d+\.\d    1    0 {re.escape(sys.executable)} .*…"
-            assert re.fullmatch(held, lines[6]) and re.fullmatch(held, lines[7])
-            assert re.fullmatch(rf" +{waiting.pid} queue: 1 +0\.0    0    0 a-third-one", lines[8])
-            assert lines[9:-1] == [""] * 14
+            assert re.fullmatch(held, lines[8]) and re.fullmatch(held, lines[9])
+            assert re.fullmatch(rf" +{waiting.pid} queue: 1 +0\.0    0    0 a-third-one", lines[10])
+            assert lines[11:-1] == [""] * 12
             assert lines[-1] == "+ more slots   - fewer   q leave"
             screen.job.press(b"q")
             ended(screen, 0)
@@ -96,8 +96,8 @@ def test_screen_of_40_columns_and_12_rows(place: Place) -> None:
             screen.resize(120, 30)
             lines = screen.until(lambda lines: sum(sys.executable in line for line in lines) == 8 and lines[-1])
             assert len(lines[1]) == 120
-            assert lines[5].split() == ["PID", "SLOTS", "SECONDS", "PEAK", "LOST", "COMMAND"]
-            assert lines[14:-1] == [""] * 15
+            assert lines[7].split() == ["PID", "SLOTS", "SECONDS", "PEAK", "LOST", "COMMAND"]
+            assert lines[16:-1] == [""] * 13
             screen.job.press(b"q")
             ended(screen, 0)
 
@@ -145,8 +145,9 @@ def test_ctrl_c_leaves(place: Place) -> None:
         ended(screen, 130)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_signal_that_ends_it(place: Place, number: signal.Signals) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_signal_that_ends_it(place: Place, name: str) -> None:
+    number = signal.Signals[name]
     with place.serve(), watched(place) as screen:
         os.kill(screen.job.job, number)
         ended(screen, -number)
@@ -287,3 +288,71 @@ def test_in_tmux(place: Place, tmp_path: Path) -> None:
         window.until(lambda lines: "underneath" in lines)
         window.type(f"stty -a | cmp - {tmp_path}/before && echo the''same")
         window.until(lambda lines: "thesame" in "".join(lines) and "underneath" in lines)
+
+
+def lease(**more: Any) -> dict[str, Any]:
+    """A lease as a server tells of it."""
+    usual = {"process": 4242, "connected": True, "name": "make", "command": ["make"], "state": "started"}
+    figures = {"queued_before": 0, "slots": 1, "untaken": 0, "peak": 1, "lost": 0, "slot_seconds": 1.0}
+    return {**usual, **figures, **more}
+
+
+def test_every_size() -> None:
+    """Whatever is to be told and however little room there is, no line is too long, and there are as many as rows."""
+    from jobserver_ffi.top.view import ASCII, UNICODE, History, draw
+
+    leases = [
+        lease(command=["日本語" * 40], slots=9),
+        lease(command=["a\x1b[2Jb\n"], state="orphans", lost=3, slot_seconds=123456789.0),
+        lease(command=[], name="é" * 30, state="queued", queued_before=12, slots=0),
+        *(lease(process=number) for number in range(20)),
+    ]
+    status: dict[str, Any] = {
+        "name": "pool" * 20,
+        "process": 1,
+        "limit": 8,
+        "in_use": 12,
+        "free": 0,
+        "queued": 1,
+        "held_back": 2,
+        "gates": [{"name": "load above 3", "value": 4.0, "held_back": 2}],
+        "leases": leases,
+        "ended": {"leases": 1000000, "lost": 7, "over_released": 0, "foreign": 0},
+    }
+    history = History()
+    for second in range(500):
+        history.add(float(second), second % 13)
+    for glyphs in (UNICODE, ASCII):
+        for columns in (*range(1, 90), 200):
+            for rows in (*range(1, 14), 24, 60):
+                lines = draw(status, history, os.terminal_size((columns, rows)), glyphs, "a note", "an alarm")
+                assert len(lines) == rows
+                assert all(line.cell_len <= columns for line in lines), (columns, rows)
+                assert "".join(line.plain for line in lines).isprintable()
+                assert glyphs is UNICODE or all(line.plain.isascii() for line in lines)
+
+
+def test_graph_shows_what_was_in_use() -> None:
+    """Means of two seconds, each in eighths of a row; the newest to the right, and nothing where nobody looked."""
+    from jobserver_ffi.top.view import UNICODE, History, draw
+
+    history = History()
+    for second, in_use in enumerate((0, 0, 1, 1, 2, 4, 8, 8)):
+        history.add(float(second), in_use)
+    history.add(10.0, 4)
+    status: dict[str, Any] = {
+        "name": "default",
+        "process": 1,
+        "limit": 8,
+        "in_use": 4,
+        "free": 4,
+        "queued": 0,
+        "held_back": 0,
+        "gates": [],
+        "leases": [],
+        "ended": {"leases": 0, "lost": 0, "over_released": 0, "foreign": 0},
+    }
+    low = draw(status, history, os.terminal_size((20, 12)), UNICODE)
+    assert low[2].plain == " 1 min" + " " * 9 + "▁▃█ ▄"
+    high = draw(status, history, os.terminal_size((20, 20)), UNICODE)
+    assert [line.plain[-5:] for line in high[3:6]] == ["  █  ", " ▁█ ▄", "▃██ █"]

@@ -21,7 +21,7 @@ Status = dict[str, Any]
 _COLUMN_SECONDS = 2  # of a column of the graph
 _MOST_COLUMNS = 1000
 _LABEL = 6  # cells before the bar and the graph
-_HIGH = 20  # rows from which on the graph has three
+_HIGH = 20  # rows from which on the graph has three, with room around them
 _LOW = 10  # rows below which there are no bar and no graph
 _LONGEST_COMMAND = 1000
 
@@ -98,7 +98,7 @@ def _header(status: Status, width: int) -> Text:
     parts = [
         Text.assemble((shown(status["name"]), "bold"), ": ", (f"{status['in_use']} of {status['limit']} slots", full)),
         Text(f"{status['queued']} waiting", "cyan" if status["queued"] else "dim"),
-        Text(f"lost {ended['lost']}", "bold red" if ended["lost"] else "dim"),
+        Text(f"{ended['lost']} lost and back", "bold red") if ended["lost"] else Text("0 lost", "dim"),
         Text(f"{ended['leases']} ended", "dim"),
         Text(f"process {status['process']}", "dim"),
     ]
@@ -117,11 +117,11 @@ def _bar_and_graph(status: Status, history: History, width: int, rows: int, glyp
     minutes = f"{max(round(columns * _COLUMN_SECONDS / 60), 1)} min"
     labels = [minutes] if rows == 1 else [str(round(top)), *[""] * (rows - 3), minutes, "0"]
     bar = _bar(status["in_use"], status["held_back"], status["limit"], columns, glyphs)
-    lines = [Text.assemble((f"{'now':>{_LABEL}} ", "dim"), bar)]
+    lines = [Text.assemble((f"{'now':>{_LABEL}} ", "dim"), bar), *[Text()] * (rows > 1)]
     for row, label in enumerate(labels):
         graph = _graph(values, top, rows, rows - 1 - row, glyphs)
         lines.append(Text.assemble((f"{label:>{_LABEL}} ", "dim"), (graph, "green")))
-    return lines
+    return lines + [Text()] * (rows > 1)
 
 
 def _bar(used: int, held_back: int, limit: int, width: int, glyphs: Glyphs) -> Text:
