@@ -172,6 +172,19 @@ def test_stop_and_foreground(place: Place) -> None:
         ended(screen, -signal.SIGTERM)
 
 
+def test_in_the_background(place: Place) -> None:
+    """It stops before it touches the terminal, as whatever sets it, and begins in the foreground."""
+    with place.serve("-j", "3"), on_screen(TOP, background=True, env=of_terminal(place.environment)) as screen:
+        before = screen.modes()
+        assert screen.job.told.next() == "stopped"
+        assert (screen.modes(), screen.raw) == (before, b"")
+        screen.job.foreground()
+        screen.until_text("of 3 slots")
+        screen.job.press(b"q")
+        ended(screen, 0)
+        assert screen.modes() == before
+
+
 def test_server_that_ends(place: Place) -> None:
     with place.serve() as server, watched(place) as screen:
         server.process.kill()

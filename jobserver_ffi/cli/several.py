@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from ..pool import Pool
 
 _ENDING = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
-_AWAITED = _ENDING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGCHLD, signal.SIGTSTP}
+_NOT_PASSED_ON = {signal.SIGCHLD, signal.SIGCONT}  # who continues this process continues its group
+_AWAITED = _ENDING | _NOT_PASSED_ON | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGTSTP}
 _OF_A_KEY = {signal.SIGINT, signal.SIGQUIT}
 
 
@@ -83,7 +84,7 @@ class _Commands:
                 continue
             if found.si_signo in _ENDING:
                 self._ended_by = found.si_signo
-            if found.si_signo != signal.SIGCHLD and not (found.si_code > 0 and found.si_signo in _OF_A_KEY):
+            if found.si_signo not in _NOT_PASSED_ON and not (found.si_code > 0 and found.si_signo in _OF_A_KEY):
                 for command in self._all:
                     command.send(found.si_signo)
         for thread in threads:
@@ -134,7 +135,8 @@ def run_several(
     """
     # Before there is any other thread: one that does not block a signal would get it in the place of who waits for it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
-    signal.signal(signal.SIGCHLD, lambda *_: None)  # one that is ignored might not wake the wait
+    for number in _NOT_PASSED_ON:
+        signal.signal(number, lambda *_: None)  # one that is ignored might not wake the wait
     try:
         pool = make_pool()
     except OSError as error:

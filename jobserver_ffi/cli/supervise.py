@@ -169,18 +169,18 @@ class Supervisor:
             self._pass_on(signal.SIGTSTP)
 
     def _stop(self) -> None:
-        """Stops this process until it is continued, as a shell expects of a job; not if it has been continued again."""
+        """Stops this process until it is continued, as a shell expects of a job."""
         self._stop_wanted = False
-        # A stop would wipe out a SIGCONT that waits.
-        if signal.SIGCONT not in signal.sigpending():
-            stop_this_process()
+        stop_this_process()
 
 
 def stop_this_process() -> None:
-    """Stops this process, in which SIGTSTP is blocked, until it is continued."""
-    os.kill(os.getpid(), signal.SIGTSTP)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
+    """Stops this process until it is continued, not if it has been continued again; blocked are SIGTSTP and SIGCONT."""
+    # A stop would wipe out a SIGCONT that waits.
+    if signal.SIGCONT not in signal.sigpending():
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
 
 
 def _in_foreground() -> bool:
