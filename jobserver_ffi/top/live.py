@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 _PATIENCE = 3.0  # seconds for which the server may leave a question open before that is told
 
-_NOBODY_LEFT = "a pool has at least 1 slot"
-
 
 class _Live:
     """A pool on a screen, until somebody leaves."""
@@ -91,7 +89,7 @@ class _Live:
         """Wants another number of slots; while the server is asked for one the next is only kept in mind."""
         limit = (self._wanted or self._status["limit"]) + more
         if limit < 1:
-            self._note = _NOBODY_LEFT
+            self._note = "a pool has at least 1 slot"
             return
         self._wanted = limit
         self._ask("resize", limit=limit)
