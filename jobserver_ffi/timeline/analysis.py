@@ -157,9 +157,9 @@ def summary(recording: Recording) -> list[str]:
     lines = [f"{seconds_shown(recording.seconds)}, {used}{how}"]
     for stretch in serial_stretches(recording):
         what = "no slot" if stretch.slots == 0 else "one slot"
-        name = "" if stretch.process is None else f": `{shortened(stretch.process.command or stretch.process.name)}`"
         lines.append(
-            f"{seconds_shown(stretch.seconds)} with {what} in use, from {seconds_shown(stretch.start)} on{name}"
+            f"{seconds_shown(stretch.seconds)} with {what} in use, from {seconds_shown(stretch.start)} on"
+            + ("" if stretch.process is None else f": {_program(stretch.process)}")
         )
     lost = sum(lease.lost for lease in recording.leases)
     if lost:
@@ -181,7 +181,8 @@ def seconds_shown(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds * 1000:.0f} ms"
 
 
-def shortened(command: str) -> str:
-    """A command line as it can stand in a message."""
-    command = command if command.isprintable() else repr(command)
-    return command if len(command) <= _SHOWN else command[: _SHOWN - 1] + "…"
+def _program(process: RecordedProcess) -> str:
+    """The program, and its command line if that says more, as they can stand in a message."""
+    name, command = (text if text.isprintable() else repr(text) for text in (process.name, process.command))
+    command = command if len(command) <= _SHOWN else command[: _SHOWN - 1] + "…"
+    return f"`{name}`" if command in ("", name) else f"`{name}` ({command})"
