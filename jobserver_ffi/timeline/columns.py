@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 import zlib
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
-from .recording import Lease, Machine, Process, Recording
+from .recording import Machine, RecordedLease, RecordedProcess, Recording, Step
 
 # Units of the whole numbers that the columns hold; assets/data.js has the same.
 CHANGE = 1e-4  # seconds
@@ -31,6 +33,7 @@ def encoded(recording: Recording, programs: list[str], coloured: int) -> str:
     columns = {
         "seconds": recording.seconds,
         "cpus": recording.cpus,
+        "late": recording.processes_sampled_every,
         "limits": _steps(recording.limits),
         "leases": [_lease(lease) for lease in recording.leases],
         "programs": [readable(name) for name in programs],
@@ -60,18 +63,18 @@ def _differences(values: Iterable[int]) -> list[int]:
     return found
 
 
-def _steps(changes: Iterable[tuple[float, int]]) -> dict[str, list[int]]:
+def _steps(changes: Iterable[Step]) -> dict[str, list[int]]:
     changes = list(changes)
     return {
         "times": _differences(_whole((time for time, _ in changes), CHANGE)),
-        "counts": _differences(count for _, count in changes),
+        "counts": _differences(_whole((count for _, count in changes), 1)),
     }
 
 
-def _lease(lease: Lease) -> dict[str, Any]:
+def _lease(lease: RecordedLease) -> dict[str, Any]:
     return {
         "name": readable(lease.name),
-        "command": readable(" ".join(lease.command)),
+        "command": readable(shlex.join(lease.command)),
         "changes": _steps(lease.changes),
         "ended": lease.ended,
         "peak": lease.peak,
@@ -82,7 +85,7 @@ def _lease(lease: Lease) -> dict[str, Any]:
     }
 
 
-def _processes(processes: Iterable[Process], programs: dict[str, int]) -> dict[str, Any]:
+def _processes(processes: Iterable[RecordedProcess], programs: dict[str, int]) -> dict[str, Any]:
     """Columns in the order of the starts; commands are numbered as they come, so most numbers follow each other."""
     ordered = sorted(processes, key=lambda process: (process.start, process.pid))
     commands: dict[str, int] = {}
@@ -112,5 +115,5 @@ def _machine(machine: Machine) -> dict[str, Any]:
         "load": _whole(machine.load, SHARE),
         "memory": _differences(_whole(machine.memory, MEMORY)),
         "memoryTotal": machine.memory_total,
-        "pressure": {name: _whole(values, SHARE) for name, values in machine.pressure.items()},
+        "pressure": {name: _whole(values, SHARE) for name, values in asdict(machine.pressure).items()},
     }

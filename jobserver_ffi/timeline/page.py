@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shlex
 from pathlib import Path
 from string import Template
 
@@ -40,7 +41,7 @@ def page(recording: Recording) -> str:
     script = "\n".join(_asset(name) for name in SCRIPTS)
     found = summary.programs(recording)
     stretches = serial_stretches(recording)
-    command = summary.text(" ".join(recording.command))
+    command = summary.text(shlex.join(recording.command))
     kind, status = summary.status(recording)
     return Template(_asset("page.html")).substitute(
         policy=f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}; "

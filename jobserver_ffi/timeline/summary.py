@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 
 from .analysis import Stretch
 from .columns import readable
-from .recording import Recording
+from .recording import Recording, Step
 
 COLOURS = 8  # programs that have a colour of their own; page.css has them
 LEAST_COLOURED = 0.01  # of all CPU time: shells and drivers, which only wait, leave the colours to what works
@@ -103,7 +103,7 @@ def date(recording: Recording) -> str:
 
 def tiles(recording: Recording, used: float, stretches: list[Stretch]) -> str:
     """The figures that stand out."""
-    limit = max((count for _, count in recording.limits), default=0)
+    limit = max((round(count) for _, count in recording.limits), default=0)
     shown = [("Duration", duration(recording.seconds), plural(recording.cpus, "CPU"))]
     if recording.leases and limit:
         slot_seconds = sum(lease.slot_seconds for lease in recording.leases)
@@ -123,18 +123,18 @@ def tiles(recording: Recording, used: float, stretches: list[Stretch]) -> str:
 
 def peak(recording: Recording) -> int:
     """The most slots that were in use at once, over all leases."""
-    changes: list[tuple[float, int]] = []
+    changes: list[Step] = []
     for lease in recording.leases:
-        before = 0
+        before = 0.0
         for time, count in lease.changes:
             changes.append((time, count - before))
             before = count
         changes.append((lease.ended, -before))
-    most = now = 0
+    most = now = 0.0
     for _, change in sorted(changes):
         now += change
         most = max(most, now)
-    return most
+    return round(max(most, *(lease.peak for lease in recording.leases), 0))
 
 
 def warnings(recording: Recording) -> str:
@@ -154,8 +154,8 @@ def warnings(recording: Recording) -> str:
     if recording.dropped:
         verb = "is" if recording.dropped == 1 else "are"
         found.append(
-            f"<strong>{plural(recording.dropped, 'event')} dropped</strong>: more happened than the recorder could "
-            f"write down, and {verb} missing here."
+            f"<strong>{plural(recording.dropped, 'change')} dropped</strong>: they came faster than they could be "
+            f"recorded, and {verb} missing here."
         )
     return "\n".join(f'<p class="warning">{words}</p>' for words in found)
 
@@ -209,9 +209,9 @@ def provenance(recording: Recording) -> str:
         if recording.source == "lease"
         else f"Slots: sampled every {duration(recording.sampled_every)}; what is shorter may be missing.",
         f"Processes: sampled every {duration(recording.processes_sampled_every)}; "
-        "starts and ends are that exact, and shorter processes may be missing."
+        "ends may be as much too late, and shorter processes may be missing."
         if recording.processes_sampled_every
-        else "Processes: not sampled.",
-        f"{plural(recording.dropped, 'event')} dropped.",
+        else "Processes cannot be seen here.",
+        f"{plural(recording.dropped, 'change')} dropped.",
     )
     return " ".join(sentences)

@@ -20,6 +20,7 @@ function unpack(raw) {
   return {
     seconds,
     cpus: raw.cpus,
+    late: raw.late, // seconds: how much too late a process may be seen to have ended
     limits: steps(raw.limits, seconds),
     leases,
     total: leases.length === 1 ? leases[0] : sumOfSteps(leases),

@@ -8,7 +8,7 @@ class Lanes {
   constructor(recording) {
     this.recording = recording;
     const { processes, leases } = recording;
-    const { row, used } = placed(processes, Math.max(1, leases.length));
+    const { row, used } = placed(processes, Math.max(1, leases.length), recording.late);
     this.rows = [];
     this.tops = [];
     this.leases = [];
@@ -170,7 +170,7 @@ function leaseOf(processes, process, count) {
  * The row of each process within its lease, and how many rows each lease has. The processes that one started take the
  * rows below it, as a block; blocks stand on the first rows that are free for their whole time.
  */
-function placed(processes, leases) {
+function placed(processes, leases, late) {
   const { start, end, count } = processes;
   const parents = parentsOf(processes);
   const children = Array.from({ length: count }, () => null);
@@ -187,20 +187,23 @@ function placed(processes, leases) {
   for (let index = 0; index < order.length; index++) for (const child of children[order[index]] ?? []) order.push(child);
   for (const process of order.toReversed()) {
     if (!children[process]) continue;
-    height[process] += stacked(children[process], start, until, height, offset);
+    height[process] += stacked(children[process], start, until, height, offset, late);
     for (const child of children[process]) {
       offset[child] += 1;
       until[process] = Math.max(until[process], until[child]);
     }
   }
-  const used = roots.map((members) => stacked(members, start, until, height, offset));
+  const used = roots.map((members) => stacked(members, start, until, height, offset, late));
   const row = Int32Array.from(offset);
   for (const process of order) if (parents[process] >= 0) row[process] += row[parents[process]];
   return { row: [...row], used };
 }
 
-/** Sets the offsets of blocks that come in the order of their starts; returns how many rows they take. */
-function stacked(members, start, until, height, offset) {
+/**
+ * Sets the offsets of blocks that come in the order of their starts; returns how many rows they take. A block may cover
+ * the end of the one before it by `late` at most, and by half: that one has probably ended by then.
+ */
+function stacked(members, start, until, height, offset, late) {
   const free = []; // from when on each row is
   for (const process of members) {
     let first = 0;
@@ -208,7 +211,9 @@ function stacked(members, start, until, height, offset) {
       if (row < free.length && free[row] > start[process]) first = row + 1;
     }
     offset[process] = first;
-    for (let row = first; row < first + height[process]; row++) free[row] = until[process];
+    const length = until[process] - start[process];
+    const end = until[process] - Math.min(late, length / 2);
+    for (let row = first; row < first + height[process]; row++) free[row] = end;
   }
   return free.length;
 }
