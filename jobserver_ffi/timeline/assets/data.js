@@ -21,7 +21,7 @@ function unpack(raw) {
     seconds,
     cpus: raw.cpus,
     late: raw.late, // seconds: how much too late a process may be seen to have ended
-    limits: steps(raw.limits, seconds),
+    limits: fromTheStart(steps(raw.limits, seconds)),
     leases,
     total: leases.length === 1 ? leases[0] : sumOfSteps(leases),
     programs: raw.programs,
@@ -50,12 +50,14 @@ function unpackProcesses(raw) {
 }
 
 function unpackMachine(raw) {
-  const pressure = Object.entries(raw.pressure).map(([name, values]) => [name, scaled(values, SHARE)]);
+  const times = sums(raw.times, MOMENT);
+  const whole = (values) => (values.length === times.length ? values : new Float64Array()); // else not known at all
+  const pressure = Object.entries(raw.pressure).map(([name, values]) => [name, whole(scaled(values, SHARE))]);
   return {
-    times: sums(raw.times, MOMENT),
-    cpu: scaled(raw.cpu, SHARE),
-    load: scaled(raw.load, SHARE),
-    memory: sums(raw.memory, MEMORY),
+    times,
+    cpu: whole(scaled(raw.cpu, SHARE)),
+    load: whole(scaled(raw.load, SHARE)),
+    memory: whole(sums(raw.memory, MEMORY)),
     memoryTotal: raw.memoryTotal,
     pressure: new Map(pressure.filter(([, values]) => values.length)),
   };
@@ -80,6 +82,12 @@ function sums(differences, unit) {
 function steps(changes, end) {
   const times = sums(changes.times, CHANGE);
   return { times, counts: sums(changes.counts, 1), end };
+}
+
+/** The same count, known from time 0 on. */
+function fromTheStart(count) {
+  if (count.times.length) count.times[0] = 0;
+  return count;
 }
 
 /** The sum of several counts, as one. */

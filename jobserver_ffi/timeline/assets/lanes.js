@@ -157,7 +157,7 @@ const SOURCE = /(?:^|\s)(?:[^\s-]\S*\/)?([^\s/-][^\s/]*\.(?:[cCmsSdf]|cc|cpp|cxx
 
 /** What a command works on, as far as one can tell: its source file, or what follows the program and its options. */
 function subjectOf(command) {
-  return SOURCE.exec(command)?.[1] ?? /^\S+(?:\s+-\S*)*\s*(.*)/s.exec(command)?.[1] ?? "";
+  return SOURCE.exec(command)?.[1] ?? /^\S+(?:\s+-\S*)*\s*'?(.*)/s.exec(command)?.[1] ?? "";
 }
 
 /** The lease of a process; what has none stands with the first. */
@@ -218,16 +218,14 @@ function stacked(members, start, until, height, offset, late) {
   return free.length;
 }
 
-/** The index of the process that started each, or -1. Process numbers come back: it is the last one that ran before. */
-function parentsOf({ pid, parent, start, lease, count }) {
-  const known = new Map();
+/** The index of the process that started each, or -1. Process numbers come back: it is the last one that began before. */
+function parentsOf({ pid, parent, lease, count }) {
+  const last = new Map(); // the process that each number means by now
+  const parents = new Int32Array(count);
   for (let process = 0; process < count; process++) {
-    if (!known.has(pid[process])) known.set(pid[process], []);
-    known.get(pid[process]).push(process);
+    const found = last.get(parent[process]);
+    parents[process] = found === undefined || lease[found] !== lease[process] ? -1 : found;
+    last.set(pid[process], process);
   }
-  return Int32Array.from(parent, (number, process) => {
-    const candidates = known.get(number) ?? [];
-    const found = candidates.findLast((index) => start[index] <= start[process] && index !== process);
-    return found === undefined || lease[found] !== lease[process] ? -1 : found;
-  });
+  return parents;
 }
