@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from .analysis import Stretch
+from .analysis import Stretch, in_use, slot_seconds
 from .columns import readable
-from .recording import Recording, Step
+from .recording import Recording
 
 COLOURS = 8  # programs that have a colour of their own; page.css has them
 LEAST_COLOURED = 0.01  # of all CPU time: shells and drivers, which only wait, leave the colours to what works
@@ -106,12 +106,11 @@ def tiles(recording: Recording, used: float, stretches: list[Stretch]) -> str:
     limit = max((round(count) for _, count in recording.limits), default=0)
     shown = [("Duration", duration(recording.seconds), plural(recording.cpus, "CPU"))]
     if recording.leases and limit:
-        slot_seconds = sum(lease.slot_seconds for lease in recording.leases)
-        shown.append(("Utilisation", percent(used), f"{slot_seconds:,.1f} slot-seconds"))
+        shown.append(("Utilisation", percent(used), f"{slot_seconds(recording):,.1f} slot-seconds"))
         shown.append(("Most slots in use", f"{peak(recording)} of {limit}", plural(len(recording.leases), "lease")))
-        serial = sum(stretch.end - stretch.start for stretch in stretches)
-        part = serial / recording.seconds if recording.seconds else 0.0
-        shown.append(("In serial stretches", duration(serial), f"{percent(part)} of the time"))
+        alone = sum(stretch.seconds for stretch in stretches)
+        part = alone / recording.seconds if recording.seconds else 0.0
+        shown.append(("In serial stretches", duration(alone), f"{percent(part)} of the time"))
     if recording.processes:
         cpu = sum(process.cpu for process in recording.processes)
         shown.append(("Processes", f"{len(recording.processes):,}", f"{duration(cpu)} of CPU"))
@@ -123,18 +122,8 @@ def tiles(recording: Recording, used: float, stretches: list[Stretch]) -> str:
 
 def peak(recording: Recording) -> int:
     """The most slots that were in use at once, over all leases."""
-    changes: list[Step] = []
-    for lease in recording.leases:
-        before = 0.0
-        for time, count in lease.changes:
-            changes.append((time, count - before))
-            before = count
-        changes.append((lease.ended, -before))
-    most = now = 0.0
-    for _, change in sorted(changes):
-        now += change
-        most = max(most, now)
-    return round(max(most, *(lease.peak for lease in recording.leases), 0))
+    seen = max(round(count) for _, count in in_use(recording))
+    return max(seen, *(lease.peak for lease in recording.leases), 0)
 
 
 def warnings(recording: Recording) -> str:
@@ -161,16 +150,22 @@ def warnings(recording: Recording) -> str:
 
 
 def serial(stretches: list[Stretch]) -> str:
-    """The stretches with one slot in use, as buttons that show them."""
+    """The stretches with at most one slot in use, as buttons that show them."""
     if not stretches:
         return '<p class="quiet">There were none worth naming.</p>'
-    items = "\n".join(
-        f'<li><button type="button" data-from="{stretch.start:.4f}" data-to="{stretch.end:.4f}">'
-        f"<b>{duration(stretch.end - stretch.start)}</b> with one slot in use: <code>{text(stretch.name)}</code>"
+    return f"<ol>{''.join(map(stretch_shown, stretches))}</ol>"
+
+
+def stretch_shown(stretch: Stretch) -> str:
+    """One of them: how long it was, what was busy in it (its command is the button's title), and when it began."""
+    what = "one slot" if stretch.slots else "no slot"
+    name = f": <code>{text(stretch.name)}</code>" if stretch.process else ""
+    title = text(stretch.process.command) if stretch.process else ""
+    return (
+        f'<li><button type="button" data-from="{stretch.start:.4f}" data-to="{stretch.end:.4f}" title="{title}">'
+        f"<b>{duration(stretch.seconds)}</b> with {what} in use{name}"
         f'<span class="beside">from {duration(stretch.start)} on</span></button></li>'
-        for stretch in stretches
     )
-    return f"<ol>{items}</ol>"
 
 
 def table(found: list[Program]) -> str:
