@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..lease import Lease
     from ..lease_report import LeaseReport
     from ..pool import Pool
+    from ..timeline.recorder import Recorder
 
 _ENDING = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
 _AWAITED = _ENDING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGCHLD}
@@ -34,6 +35,7 @@ class _Command:
 
     words: list[str]
     lease: Lease
+    number: int
     process: subprocess.Popen[bytes] | None = None
     status: int = 0
     report: LeaseReport | None = None
@@ -55,16 +57,21 @@ class _Commands:
         style: str | None,
         environment: dict[str, str],
         mask: set[int | signal.Signals],
+        recorder: Recorder | None,
     ) -> None:
+        self._recorder = recorder
         self._environment = environment
         self._mask = mask
         self._ended_by = 0
         self._left = len(commands)
         self._lock = threading.Lock()
-        self._all = []
+        self._all: list[_Command] = []
         for words in commands:
             own = style_for(words, environment, say) if style in (None, "auto") else style
-            self._all.append(_Command(words, pool.lease(shown(words[0]), style=own)))
+            command = _Command(words, pool.lease(shown(words[0]), style=own), len(self._all))
+            self._all.append(command)
+            if recorder is not None:
+                recorder.add_lease(command.lease.name, words, command.lease)
 
     def run(self) -> list[_Command]:
         """Runs them all; signals for this process are passed on to each."""
@@ -109,6 +116,8 @@ class _Commands:
                 return
             command.process = subprocess.Popen(adopter, **arguments)  # type: ignore[call-overload]
         command.lease.watch(command.process.pid)
+        if self._recorder is not None:
+            self._recorder.follow(command.process.pid, command.number, shown=False)  # it is not the command yet
 
 
 def run_several(
@@ -117,6 +126,7 @@ def run_several(
     style: str | None,
     environment: dict[str, str],
     check: bool,
+    recorder: Recorder | None,
 ) -> int:
     """Runs the commands at the same time, each on a lease of one pool.
 
@@ -128,11 +138,15 @@ def run_several(
     signal.signal(signal.SIGCHLD, lambda *_: None)  # one that is ignored might not wake the wait
     try:
         pool = make_pool()
+        if recorder is not None:
+            recorder.use_pool(pool)
     except OSError as error:
         say(f"cannot make a jobserver: {error.strerror}")
         return NO_JOBSERVER
     with pool:
-        done = _Commands(pool, commands, style, environment, mask).run()
+        done = _Commands(pool, commands, style, environment, mask, recorder).run()
+        if recorder is not None:
+            recorder.end([command.report for command in done])
     statuses = [
         command.status if command.report is None else settle(command.report, command.status, check, pool.limit)
         for command in done

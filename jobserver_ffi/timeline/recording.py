@@ -20,8 +20,8 @@ class RecordedLease:
         command: What ran on it; empty where that is not known.
         changes: Each change of the number of slots in use: its time, and the number from then on.
         ended: When it ended.
-        peak: The most slots that were in use at once. It may be more than any of the changes has, where the slots were in
-            use for less time than passed between two looks.
+        peak: The most slots that were in use at once. It may be more than any of the changes has, where the
+            slots were in use for less time than passed between two looks.
         slot_seconds: Seconds that slots were in use, added up.
         lost: Tokens that were not given back.
         over_released: Tokens given back that had not been taken.
