@@ -50,6 +50,7 @@ QUESTIONS = (
     "builds",
     "build_ext",
     "counts",
+    "timings_page",
 )
 """Modules of this folder, each with a TITLE and a function `rows`."""
 LONG = {"build_ext"}
