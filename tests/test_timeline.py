@@ -171,6 +171,9 @@ def test_summary_of_a_build() -> None:
         "31 s with one slot in use, from 10 s on: `ld` (ld -o program a.o)",
         "0.5 s with one slot in use, from 0 ms on: `make`",
     ]
+    sleeper = dataclasses.replace(linker, pid=10, name="sleep", command="sleep 30", start=10.1, cpu=0.0)
+    recording.processes = [dataclasses.replace(make, cpu=0.5), sleeper]
+    assert "`sleep`" in summary(recording)[1]  # make waits for it, though it has used some CPU before
     recording.dropped = 7
     lease.lost = 1
     assert summary(recording)[-2:] == ["1 token lost", "7 changes came too fast to be recorded: the figures are rough"]

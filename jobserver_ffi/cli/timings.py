@@ -76,9 +76,9 @@ class Output:
 def _timings(recording: Recording, name: str) -> str:
     if name.endswith(".json"):
         return as_text(recording.as_json())
-    from importlib import import_module
+    from ..timeline.page import page
 
-    return str(import_module("jobserver_ffi.timeline.page").page(recording))
+    return page(recording)
 
 
 def join_optional_values(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:

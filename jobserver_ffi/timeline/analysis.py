@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .recording import RecordedProcess, Recording, Step
 
 SHORTEST_SHARE = 0.01  # of a run, that a serial stretch must last to be told of
+NOTABLE = 0.05  # of a stretch, that a process must use the CPU for to have made it so long
+MOST_OF_IT = 0.8  # of a stretch
 _SHOWN = 60
 
 
@@ -23,7 +25,7 @@ class Stretch:
     Attributes:
         start, end: In seconds since the start of the run.
         slots: The most slots in use meanwhile: 0 or 1.
-        process: What took most CPU time meanwhile, as far as was seen, or lived longest; None if nothing was seen.
+        process: What took most CPU time meanwhile, or lived longest if none took much; None if nothing was seen.
     """
 
     start: float
@@ -132,15 +134,17 @@ def serial_stretches(recording: Recording, most: int = 3) -> list[Stretch]:
 
 
 def _busiest(processes: Iterable[RecordedProcess], start: float, end: float) -> RecordedProcess | None:
-    """What used most CPU time in a time, if it used it evenly; of those that used the same what lived longest in it.
+    """What used most CPU time in a time, if each used its own evenly, or lived longest in it if none used much.
 
-    Parents that wait for others use none, so of two that do nothing the one that started later comes first.
+    Of those that lived for most of it the one that started last: the others wait for it.
     """
+    seconds = end - start
 
     def share(process: RecordedProcess) -> tuple[float, float, float]:
         inside = min(process.end, end) - max(process.start, start)
         life = process.end - process.start
-        return (process.cpu * inside / life if life > 0 else 0.0, inside, process.start)
+        used = process.cpu * inside / life if life > 0 else 0.0
+        return (used if used >= NOTABLE * seconds else 0.0, min(inside, MOST_OF_IT * seconds), process.start)
 
     inside = [process for process in processes if process.start < end and process.end > start]
     return max(inside, key=share, default=None)
