@@ -208,6 +208,14 @@ def test_in_a_served_pool_it_asks_the_server(tmp_path: Path) -> None:
     assert 3 in [slots for _, slots in found.leases[0].changes]
 
 
+def test_page_is_written_in_the_current_folder_unless_it_is_named(tmp_path: Path) -> None:
+    for words, name in ((["--timings"], DEFAULT), (["--timings=other.html", "-j2"], "other.html")):
+        done = run(*words, "sh", "-c", "exit 3", cwd=tmp_path)
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (3, f"jobserver: timings: {name}")
+        assert (tmp_path / name).read_text().startswith("<!doctype html>")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_status_and_output_are_the_commands(tmp_path: Path) -> None:
     done, found = record(tmp_path / "t.json", "-j2", "sh", "-c", "echo out; cat; exit 3", given="in")
     assert (done.returncode, done.stdout, found.status) == (3, "out\nin", 3)
