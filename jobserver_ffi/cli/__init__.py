@@ -28,6 +28,10 @@ def main() -> int:
     words = sys.argv[1:]
     parser, chosen = _parsers(words)
     try:
+        if "--timings" in words and chosen is not None:
+            from .timings import join_optional_values
+
+            words = join_optional_values(chosen, words)
         arguments, unknown = parser.parse_known_args(words)
         if unknown:
             (chosen or parser).error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -28,6 +28,7 @@ from .supervise import Supervisor
 
 if TYPE_CHECKING:
     from ..lease_report import LeaseReport
+    from ..timeline.recorder import Recorder
 
 assert sys.platform != "win32"
 
@@ -87,7 +88,13 @@ class _Watch:
 
 
 def run_in_pool(
-    command: list[str], pool: str, jobs: int | None, style: str | None, check: bool, progress: Progress
+    command: list[str],
+    pool: str,
+    jobs: int | None,
+    style: str | None,
+    check: bool,
+    recorder: Recorder | None,
+    progress: Progress,
 ) -> int:
     """Joins a pool, which is started if nobody serves it, and runs the command there.
 
@@ -97,6 +104,7 @@ def run_in_pool(
         jobs: Slots of a pool that must be started.
         style: The style of the lease; None or "auto": what the command reads.
         check: Whether tokens that are missing are an error.
+        recorder: Records the run.
         progress: Shows the pool while the command runs.
 
     Returns:
@@ -121,14 +129,20 @@ def run_in_pool(
         )
         return NO_JOBSERVER
     watch = _Watch(connection, lease, pool, name)
+
+    def started(process: int) -> None:
+        watch.start()
+        if recorder is not None:
+            recorder.follow(process, 0)
+        progress.begin(of_served_pool(pool))
+
+    if recorder is not None:
+        recorder.use_server(pool)
+        recorder.add_lease(name, command)
     supervisor = Supervisor()
     lib.jobserver_adopt_orphans()
     for descriptor in lease.for_command:
         os.set_inheritable(descriptor, True)
-
-    def started(_: int) -> None:
-        watch.start()
-        progress.begin(of_served_pool(pool))
 
     try:
         environment = environment_of_lease(environment, lease.auth, lease.limit, VARIABLES)
@@ -138,6 +152,8 @@ def run_in_pool(
         return cannot_run(command[0], error)
     wait_for_orphans(ORPHAN_TIMEOUT)
     report = watch.end()
+    if recorder is not None:
+        recorder.end([report])
     return status if report is None else settle(report, status, check, lease.limit)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ..lease_report import LeaseReport
     from ..pool import Pool
+    from ..timeline.recorder import Recorder
 
 CHECK_FAILED = 70
 NO_JOBSERVER = 125
@@ -28,6 +29,7 @@ def run_one(
     style: str | None,
     environment: dict[str, str],
     check: bool,
+    recorder: Recorder | None,
     progress: Progress,
 ) -> int:
     """Runs the command on a lease.
@@ -41,26 +43,34 @@ def run_one(
     try:
         pool = make_pool()
         lease = pool.lease(shown(command[0]), style=style, orphan_timeout=0)
+        if recorder is not None:
+            recorder.use_pool(pool)
+            recorder.add_lease(lease.name, command, lease)
         child = lease.configure(env=environment)
     except OSError as error:
         place = error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
         mend = ": let TMPDIR name a directory that may be written" if place else ""
         say(f"cannot make a jobserver of style {style}: {error.strerror}{mend}")
         return NO_JOBSERVER
+
+    def started(process: int) -> None:
+        lease.watch(process)
+        if recorder is not None:
+            recorder.follow(process, 0)
+        progress.begin(of_pool(pool))
+
     with pool:
         for descriptor in child["pass_fds"]:
             os.set_inheritable(descriptor, True)
-
-        def started(process: int) -> None:
-            lease.watch(process)
-            progress.begin(of_pool(pool))
-
         try:
             with progress:
                 status = supervisor.run(command, child["env"], started, progress.hidden)
         except OSError as error:
             return cannot_run(command[0], error)
-        return settle(lease.wait(), status, check, pool.limit)
+        report = lease.wait()
+        if recorder is not None:
+            recorder.end([report])
+        return settle(report, status, check, pool.limit)
 
 
 def settle(report: LeaseReport, status: int, check: bool, jobs: int | None) -> int:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..lease import Lease
     from ..lease_report import LeaseReport
     from ..pool import Pool
+    from ..timeline.recorder import Recorder
 
 _ENDING = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
 _NOT_PASSED_ON = {signal.SIGCHLD, signal.SIGCONT}  # who continues this process continues its group
@@ -37,6 +38,7 @@ class _Command:
 
     words: list[str]
     lease: Lease
+    number: int
     process: subprocess.Popen[bytes] | None = None
     status: int = 0
     report: LeaseReport | None = None
@@ -58,17 +60,22 @@ class _Commands:
         style: str | None,
         environment: dict[str, str],
         mask: set[int | signal.Signals],
+        recorder: Recorder | None,
     ) -> None:
         self._pool = pool
+        self._recorder = recorder
         self._environment = environment
         self._mask = mask
         self._ended_by = 0
         self._left = len(commands)
         self._lock = threading.Lock()
-        self._all = []
+        self._all: list[_Command] = []
         for words in commands:
             own = style_for(words, environment, say) if style in (None, "auto") else style
-            self._all.append(_Command(words, pool.lease(shown(words[0]), style=own)))
+            command = _Command(words, pool.lease(shown(words[0]), style=own), len(self._all))
+            self._all.append(command)
+            if recorder is not None:
+                recorder.add_lease(command.lease.name, words, command.lease)
 
     def run(self, progress: Progress) -> list[_Command]:
         """Runs them all; signals for this process are passed on to each, but for a stop, which the terminal sends."""
@@ -118,6 +125,8 @@ class _Commands:
                 return
             command.process = subprocess.Popen(adopter, **arguments)  # type: ignore[call-overload]
         command.lease.watch(command.process.pid)
+        if self._recorder is not None:
+            self._recorder.follow(command.process.pid, command.number, shown=False)  # it is not the command yet
 
 
 def run_several(
@@ -126,6 +135,7 @@ def run_several(
     style: str | None,
     environment: dict[str, str],
     check: bool,
+    recorder: Recorder | None,
     progress: Progress,
 ) -> int:
     """Runs the commands at the same time, each on a lease of one pool.
@@ -139,11 +149,15 @@ def run_several(
         signal.signal(number, lambda *_: None)  # one that is ignored might not wake the wait
     try:
         pool = make_pool()
+        if recorder is not None:
+            recorder.use_pool(pool)
     except OSError as error:
         say(f"cannot make a jobserver: {error.strerror}")
         return NO_JOBSERVER
     with pool, progress:
-        done = _Commands(pool, commands, style, environment, mask).run(progress)
+        done = _Commands(pool, commands, style, environment, mask, recorder).run(progress)
+        if recorder is not None:
+            recorder.end([command.report for command in done])
     statuses = [
         command.status if command.report is None else settle(command.report, command.status, check, pool.limit)
         for command in done
