@@ -26,11 +26,12 @@ pytestmark = [
 
 @contextmanager
 def shell(program: str, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """A shell that runs a program, in a group of its own, which ends with this."""
-    command = ["sh", "-c", program, *words]
+    """A shell that runs a program (and is there, with its command line), in a group that ends with this."""
+    command = ["sh", "-c", f"echo; {program}", *words]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, text=True, start_new_session=True, **pipes) as process:  # type: ignore[call-overload]
         try:
+            line_of(process)
             yield process
         finally:
             with suppress(ProcessLookupError):
@@ -76,7 +77,7 @@ def test_program_that_becomes_another_of_the_same_name() -> None:
     """As a child of make is a make, with make's command line, until it has become the next make."""
     with shell("read line; exec sh -c 'echo $$; read line' second") as process:
         watched = Watched(process.pid)
-        assert watched.look()[process.pid].command.startswith("sh -c 'read line; exec")
+        assert watched.look()[process.pid].command.startswith("sh -c 'echo; read line; exec")
         tell(process)
         assert line_of(process) == str(process.pid)
         assert watched.look()[process.pid].command == """sh -c 'echo $$; read line' second"""
@@ -132,7 +133,7 @@ def test_one_that_has_ended_and_was_not_waited_for_has_ended() -> None:
 def test_command_line_is_quoted_and_cut() -> None:
     with shell("read line", "a b", "c" * 10_000) as process:
         command = Watched(process.pid).look()[process.pid].command
-    assert command.startswith("sh -c 'read line' 'a b' ccc")
+    assert command.startswith("sh -c 'echo; read line' 'a b' ccc")
     assert len(command) == 500 and command.endswith("…")
 
 
