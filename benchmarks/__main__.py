@@ -47,9 +47,11 @@ QUESTIONS = (
     "size",
     "memory",
     "leases",
+    "timings",
     "builds",
     "build_ext",
     "counts",
+    "timings_page",
 )
 """Modules of this folder, each with a TITLE and a function `rows`."""
 LONG = {"build_ext"}

@@ -29,6 +29,7 @@ void jobserver_broker_drop(jobserver_broker *broker) {
     jobserver_news_close(broker->news);
     jobserver_bell_close(&broker->changes);
     jobserver_lease_directory_close(broker->directory, jobserver_broker_is_ours(broker));
+    jobserver_journal_free(broker->journal);
     free(broker);
 }
 
@@ -117,6 +118,13 @@ static void refresh(jobserver_broker *broker) {
     }
 }
 
+/* Before slots are given out: so the journal never has more in use than there are, unless the limit was lowered. */
+static void note_limit(jobserver_broker *broker) {
+    if (broker->journal != NULL) {
+        jobserver_journal_limit(broker, jobserver_now());
+    }
+}
+
 /* Nobody comes to a queue that is served no more. */
 static void end_waits(jobserver_broker *broker) {
     for (jobserver_lease *lease = broker->waiting; lease != NULL; lease = lease->next) {
@@ -149,6 +157,7 @@ int jobserver_broker_serve(jobserver_broker *broker) {
     while (!broker->stopped) {
         take_news(broker);
         refresh(broker);
+        note_limit(broker);
         int64_t deadline = jobserver_share(broker, jobserver_now());
         bool busy = broker->busy;
         broker->busy = false;

@@ -179,6 +179,12 @@ typedef struct jobserver_broker_report {
     int held_back; /* free slots that are not offered, by jobserver_broker_allow */
 } jobserver_broker_report;
 
+typedef struct jobserver_change {
+    int64_t time; /* of the clock that never goes back, in nanoseconds */
+    int lease;    /* its number, from 1 on; 0: what has changed is the limit of the pool */
+    int slots;    /* in use from then on; or the limit */
+} jobserver_change;
+
 int jobserver_broker_create(const char *directory, int limit, jobserver_broker **broker);
 int jobserver_broker_serve(jobserver_broker *broker);
 int jobserver_broker_bridge(jobserver_broker *broker, jobserver_client *client);
@@ -215,6 +221,11 @@ int jobserver_broker_watch(jobserver_broker *broker);
 int jobserver_broker_lock(jobserver_broker *broker);
 int jobserver_lease_leave(jobserver_lease *lease);
 int jobserver_peer(int socket, int64_t *user, int *process);
+
+/* The journal: what changed and when, for who shows it. Nothing is paid for it before jobserver_broker_record. */
+int jobserver_broker_record(jobserver_broker *broker, int room);
+int jobserver_broker_changes(jobserver_broker *broker, jobserver_change *changes, int most, int64_t *dropped);
+int jobserver_lease_number(jobserver_lease *lease);
 
 /* For a program of one's own that runs a command: what the command leaves behind becomes a child of this process. */
 int jobserver_adopt_orphans(void);

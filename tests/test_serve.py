@@ -540,7 +540,7 @@ def test_many_clients_at_once(place: Place) -> None:
     with place.serve("-j4") as server, ExitStack() as stack:
         clients = [stack.enter_context(place.connect()) for _ in range(100)]
         for client in clients:
-            client._send({"request": "lease", "name": "x", "command": [], "style": "fifo"})
+            client.ask("lease", name="x", command=[], style="fifo")
         for client in clients:
             while (answer := client._answer())["reply"] == "queued":
                 pass
@@ -559,7 +559,7 @@ def test_server_without_descriptors_goes_on(place: Place) -> None:
         replies = ["started"]
         while replies[-1] == "started":
             client = stack.enter_context(place.connect())
-            client._send({"request": "lease", "name": "x", "command": [], "style": "pipe"})
+            client.ask("lease", name="x", command=[], style="pipe")
             replies.append(outcome(client))
         assert replies[2:-1] and replies[-1] == "refused"
         for _ in range(40):
@@ -578,7 +578,7 @@ def test_server_lets_in_again_when_there_is_room(place: Place) -> None:
         before = process.rlimit(psutil.RLIMIT_NOFILE)
         process.rlimit(psutil.RLIMIT_NOFILE, (3, before[1]))
         with place.connect() as client:
-            client._send({"request": "status"})
+            client.ask("status")
             # It sleeps again once it has tried; for longer than it may be idle, since somebody waits.
             assert not select.select([client._lines], [], [], 1.5)[0]
             assert server.process.poll() is None, server.finish().stderr
