@@ -102,6 +102,7 @@ def assert_is_a_trace(found: dict[str, Any], recording: Recording) -> None:
     assert {event["ph"] for event in events} == {"M", "C", "X"}
     named = {(event["pid"], event.get("tid")) for event in events if event["ph"] == "M"}
     groups = {event["pid"]: event["args"]["name"] for event in events if event["name"] == "process_name"}
+    assert len(groups) == 1 + len(recording.leases) == sum(event["name"] == "process_name" for event in events)
     ends: dict[tuple[int, int], float] = {}
     spans = sorted((event for event in events if event["ph"] == "X"), key=lambda event: event["ts"])
     assert len(spans) == len(recording.processes)
