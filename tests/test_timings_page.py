@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +18,8 @@ from jobserver_ffi.timeline.page import page
 from jobserver_ffi.timeline.recording import Machine, Pressure, RecordedLease, RecordedProcess, Recording, Step
 
 from .browser import Shown, started
+from .command import run
+from .conftest import Tool, missing
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
@@ -145,7 +149,7 @@ def test_hovering_shows_the_figures_of_that_time(show: Show) -> None:
     for time in (0.5, 2.25, 7.25, 9.75):
         found = shown.hover("#slots canvas", time, 60)
         slots = [count for start, count in CHANGES if start <= time][-1]
-        sample = max(index for index, at in enumerate(SECONDS) if at <= time)
+        sample = min(index for index, at in enumerate(SECONDS) if at >= time)  # it tells of the time before it
         assert found["Slots in use"] == f"{slots} of 4"
         assert found["CPU"] == f"{BUILD.machine.cpu[sample]:.0%} of 2, load 1.5".replace("%", " %")
         assert found["Memory"] == f"{BUILD.machine.memory[sample] / 2**30:.1f} GiB of 8.0 GiB"
@@ -537,6 +541,51 @@ def many(processes: int, changes: int) -> Recording:
             for index in range(processes)
         ],
     )
+
+
+# Optimised at the end, by one process: with -flto the compilers do little, and the link does the rest.
+MAKEFILE = """\
+lib.so: a.o b.o c.o d.o
+\tgcc -O3 -flto=1 -flto-partition=none -shared -o $@ $^
+%.o: %.c
+\tgcc -O3 -flto -fPIC -c -o $@ $<
+"""
+
+
+def work(name: str, functions: int) -> str:
+    """A C file that costs the optimiser something."""
+    body = "for (int i = 0; i < n; i++) for (int j = 0; j < i; j++) a[j] = a[i] * (j + {0}) + b[j] / (a[j] | {0} + 1);"
+    return "\n".join(
+        f"void {name}{index}(int n, int *a, int *b) {{ {body.format(index)} }}" for index in range(functions)
+    )
+
+
+@pytest.mark.needs("/proc", "subreaper")
+def test_the_slow_link_of_a_real_build_is_named(show: Show, tmp_path: Path, make441: Tool) -> None:
+    if not shutil.which("gcc"):
+        missing("gcc")
+    tmp_path.joinpath("Makefile").write_text(MAKEFILE)
+    for name in "abcd":
+        tmp_path.joinpath(f"{name}.c").write_text(work(name, 25))
+    timings = tmp_path / "timings.json"
+    done = run("-j3", f"--timings={timings}", "--", make441.path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    recording = Recording.from_json(json.loads(timings.read_text()))
+    shown = show(recording)
+    assert shown.text("h1") == make441.path
+    assert shown.text(".status") == "succeeded"
+    assert "of 3" in shown.text(".tiles")
+    longest = shown.page.locator(".serial button").first
+    name = longest.locator("code").inner_text()
+    assert name in ("lto1", "ld", "collect2", "lto-wrapper")  # whoever of the link's was seen at work most
+    link = next(process for process in recording.processes if process.name == name)
+    first, last = (float(longest.get_attribute(end) or "nan") for end in ("data-from", "data-to"))
+    assert min(last, link.end) - max(first, link.start) > (link.end - link.start) / 2
+    shown.page.locator("#search").fill(name)
+    shown.page.locator("#search").press("Enter")
+    found = shown.figures()
+    assert found["title"] == f"{name}pid {link.pid}"
+    assert found["command"] == link.command
 
 
 @pytest.mark.parametrize(("processes", "changes"), [(0, 100_000), (50_000, 50_000)])
