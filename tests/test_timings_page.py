@@ -22,7 +22,7 @@ from .command import run
 from .conftest import Tool, missing
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext
+    from playwright.sync_api import Browser
 
 HOSTILE = '</script><img src=x onerror="pwned=1">${pwned=1}`&amp;\u202e\u2028\'\udcff'
 ROW = 19  # pixels, as in lanes.js
@@ -87,22 +87,28 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
+@pytest.fixture(scope="module")
+def tab(browser: Browser) -> Shown:
+    """One for all tests that can do with it: a new one takes longer than the test."""
+    return Shown(browser.new_context(offline=True, color_scheme="light").new_page())
+
+
 @pytest.fixture
-def show(browser: Browser, tmp_path: Path) -> Iterator[Show]:
-    """Opens the page of a recording. At the end none may have complained, or asked for anything."""
-    opened: list[tuple[BrowserContext, Shown]] = []
+def show(browser: Browser, tab: Shown, tmp_path: Path) -> Iterator[Show]:
+    """Opens the page of a recording; options make a tab of its own. It may not complain, nor ask for anything."""
+    opened: list[Shown] = []
 
     def open_page(recording: Recording = BUILD, **options: Any) -> Shown:
-        path = tmp_path / f"{len(opened)}.html"
+        path = tmp_path / "page.html"
         path.write_text(page(recording), encoding="utf-8")
-        context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True, **options)
-        shown = Shown(context.new_page(), path)
-        opened.append((context, shown))
-        return shown.drawn()
+        opened.append(Shown(browser.new_context(offline=True, **options).new_page()) if options else tab)
+        opened[-1].open(path)
+        return opened[-1].drawn()
 
     yield open_page
-    for context, shown in opened:
-        context.close()
+    for shown in opened:
+        if shown is not tab:
+            shown.page.context.close()
         assert not shown.complaints
         assert not [address for address in shown.requests if not address.startswith("data:")]
 
@@ -283,7 +289,8 @@ def test_a_browser_that_cannot_draw_it_says_so_and_shows_the_rest(browser: Brows
     context = browser.new_context(offline=True)
     tab = context.new_page()
     tab.add_init_script("delete window.DecompressionStream")
-    shown = Shown(tab, path)
+    shown = Shown(tab)
+    shown.open(path)
     tab.wait_for_selector("#failure:not([hidden])")
     assert "cannot be drawn" in shown.text("#failure")
     assert "cc1" in shown.text("#programs")
@@ -592,7 +599,7 @@ def test_the_slow_link_of_a_real_build_is_named(show: Show, tmp_path: Path, make
 def test_a_large_build_is_a_small_file(show: Show, tmp_path: Path, processes: int, changes: int) -> None:
     recording = many(processes, changes)
     shown = show(recording)
-    assert (tmp_path / "0.html").stat().st_size < 3_000_000
+    assert (tmp_path / "page.html").stat().st_size < 3_000_000
     middle = shown.value(
         "() => { const {left, top, width} = document.querySelector('#slots canvas').getBoundingClientRect();"
         " return [left + width / 2, top + 80]; }"
