@@ -46,6 +46,7 @@ QUESTIONS = (
     "size",
     "memory",
     "leases",
+    "timings",
     "builds",
     "build_ext",
     "counts",

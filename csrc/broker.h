@@ -11,6 +11,12 @@ struct jobserver_lease_waiter {
     struct jobserver_lease_waiter *next;
 };
 
+/* What a journal has of a number, and what it was when somebody looked, whether there was room for it or not. */
+struct jobserver_noted {
+    int written;
+    int seen;
+};
+
 /*
  * `given` tokens are out: `untaken` ones lie in the pipes as offers (or were given back there), the others are held.
  * Beside them `own` is 1 while the slot of its process is in use.
@@ -35,8 +41,8 @@ struct jobserver_lease {
     bool gatekeeper_waits; /* until something moves */
     bool moved;            /* since the gatekeeper looked */
     struct jobserver_lease_waiter *waiters;
-    int number;  /* in the journal */
-    int written; /* the slots that the journal has for it */
+    int number;                   /* in the journal */
+    struct jobserver_noted noted; /* its slots */
 
     /* hunger.c's: how it uses what it is offered. */
     bool hungry;        /* it took or gave back since an offer was left lying */

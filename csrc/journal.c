@@ -13,34 +13,29 @@ struct jobserver_journal {
     size_t first; /* the oldest that has not been taken */
     size_t count;
     int64_t dropped;
-    int limit; /* as it was written last */
+    struct jobserver_noted limit;
     jobserver_change changes[];
 };
 
-/* Writes one change, unless there is no room for it (false). */
-static bool write_change(struct jobserver_journal *journal, int64_t now, int lease, int slots) {
-    if (journal->count == journal->size) {
-        journal->dropped++;
-        return false;
+/* Writes a number if it is not the one that was written last. If there is no room a change is counted once. */
+static void write_change(struct jobserver_journal *journal, struct jobserver_noted *noted, int64_t now, int lease,
+                         int number) {
+    if (number != noted->written && journal->count < journal->size) {
+        journal->changes[(journal->first + journal->count++) % journal->size] =
+            (jobserver_change){.time = now, .lease = lease, .slots = number};
+        noted->written = number;
+    } else {
+        journal->dropped += number != noted->seen && number != noted->written;
     }
-    journal->changes[(journal->first + journal->count++) % journal->size] =
-        (jobserver_change){.time = now, .lease = lease, .slots = slots};
-    return true;
+    noted->seen = number;
 }
 
 void jobserver_journal_slots(jobserver_lease *lease, int64_t now) {
-    struct jobserver_journal *journal = lease->broker->journal;
-    int slots = jobserver_lease_slots(lease);
-    if (slots != lease->written && write_change(journal, now, lease->number, slots)) {
-        lease->written = slots;
-    }
+    write_change(lease->broker->journal, &lease->noted, now, lease->number, jobserver_lease_slots(lease));
 }
 
 void jobserver_journal_limit(jobserver_broker *broker, int64_t now) {
-    struct jobserver_journal *journal = broker->journal;
-    if (broker->limit != journal->limit && write_change(journal, now, 0, broker->limit)) {
-        journal->limit = broker->limit;
-    }
+    write_change(broker->journal, &broker->journal->limit, now, 0, broker->limit);
 }
 
 /*
@@ -56,7 +51,7 @@ int jobserver_broker_record(jobserver_broker *broker, int room) {
         return -ENOMEM;
     }
     journal->size = (size_t)room;
-    journal->limit = -1;
+    journal->limit = (struct jobserver_noted){.seen = -1, .written = -1};
     jobserver_lock();
     int result = !jobserver_broker_is_ours(broker) ? JOBSERVER_CLOSED : broker->journal != NULL ? -EBUSY : 0;
     if (result == 0) {

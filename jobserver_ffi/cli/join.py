@@ -128,7 +128,7 @@ def run_in_pool(
             recorder.follow(process, 0)
 
     if recorder is not None:
-        recorder.use_server(PoolConnection(pool))
+        recorder.use_server(pool)
         recorder.add_lease(name, command)
     supervisor = Supervisor()
     lib.jobserver_adopt_orphans()

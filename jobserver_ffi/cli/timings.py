@@ -6,8 +6,6 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from ..timeline.analysis import summary
-from ..timeline.files import as_text, try_out, write
 from .messages import say, shown
 
 if TYPE_CHECKING:
@@ -42,6 +40,8 @@ class Output:
     """
 
     def __init__(self, parser: argparse.ArgumentParser, timings: str | None, trace: str | None) -> None:
+        from ..timeline.files import try_out
+
         self._timings, self._trace = timings, trace
         if timings is not None and trace is not None and os.path.realpath(timings) == os.path.realpath(trace):
             parser.error(f"--timings and --trace both name {shown(trace)!r}: give one of them another name")
@@ -55,9 +55,11 @@ class Output:
 
     def write(self, recording: Recording) -> None:
         """Writes the files, and tells of them."""
-        if self._trace is not None:
-            from ..timeline.trace import trace
+        from ..timeline.analysis import summary
+        from ..timeline.files import as_text
+        from ..timeline.trace import trace
 
+        if self._trace is not None:
             self._write("trace", self._trace, as_text(trace(recording)))
         if self._timings is not None:
             for line in summary(recording):
@@ -66,6 +68,8 @@ class Output:
 
     @staticmethod
     def _write(what: str, name: str, text: str) -> None:
+        from ..timeline.files import write
+
         try:
             write(name, text)
             say(f"{what}: {shown(name)}")
@@ -75,10 +79,12 @@ class Output:
 
 def _timings(recording: Recording, name: str) -> str:
     if name.endswith(".json"):
-        return as_text(recording.as_json())
-    from importlib import import_module
+        from ..timeline.files import as_text
 
-    return str(import_module("jobserver_ffi.timeline.page").page(recording))
+        return as_text(recording.as_json())
+    from ..timeline.page import page
+
+    return page(recording)
 
 
 def join_optional_values(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .recording import RecordedProcess, Recording, Step
 
 SHORTEST_SHARE = 0.01  # of a run, that a serial stretch must last to be told of
+NOTABLE = 0.05  # of a stretch, that a process must use the CPU for to have made it so long
+MOST_OF_IT = 0.8  # of a stretch
 _SHOWN = 60
 
 
@@ -23,7 +25,7 @@ class Stretch:
     Attributes:
         start, end: In seconds since the start of the run.
         slots: The most slots in use meanwhile: 0 or 1.
-        process: What took most CPU time meanwhile, as far as was seen, or lived longest; None if nothing was seen.
+        process: What took most CPU time meanwhile, or lived longest if none took much; None if nothing was seen.
     """
 
     start: float
@@ -132,15 +134,17 @@ def serial_stretches(recording: Recording, most: int = 3) -> list[Stretch]:
 
 
 def _busiest(processes: Iterable[RecordedProcess], start: float, end: float) -> RecordedProcess | None:
-    """What used most CPU time in a time, if it used it evenly; of those that used the same what lived longest in it.
+    """What used most CPU time in a time, if each used its own evenly, or lived longest in it if none used much.
 
-    Parents that wait for others use none, so of two that do nothing the one that started later comes first.
+    Of those that lived for most of it the one that started last: the others wait for it.
     """
+    seconds = end - start
 
     def share(process: RecordedProcess) -> tuple[float, float, float]:
         inside = min(process.end, end) - max(process.start, start)
         life = process.end - process.start
-        return (process.cpu * inside / life if life > 0 else 0.0, inside, process.start)
+        used = process.cpu * inside / life if life > 0 else 0.0
+        return (used if used >= NOTABLE * seconds else 0.0, min(inside, MOST_OF_IT * seconds), process.start)
 
     inside = [process for process in processes if process.start < end and process.end > start]
     return max(inside, key=share, default=None)
@@ -157,9 +161,9 @@ def summary(recording: Recording) -> list[str]:
     lines = [f"{seconds_shown(recording.seconds)}, {used}{how}"]
     for stretch in serial_stretches(recording):
         what = "no slot" if stretch.slots == 0 else "one slot"
-        name = "" if stretch.process is None else f": `{shortened(stretch.process.command or stretch.process.name)}`"
         lines.append(
-            f"{seconds_shown(stretch.seconds)} with {what} in use, from {seconds_shown(stretch.start)} on{name}"
+            f"{seconds_shown(stretch.seconds)} with {what} in use, from {seconds_shown(stretch.start)} on"
+            + ("" if stretch.process is None else f": {_program(stretch.process)}")
         )
     lost = sum(lease.lost for lease in recording.leases)
     if lost:
@@ -181,7 +185,8 @@ def seconds_shown(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds * 1000:.0f} ms"
 
 
-def shortened(command: str) -> str:
-    """A command line as it can stand in a message."""
-    command = command if command.isprintable() else repr(command)
-    return command if len(command) <= _SHOWN else command[: _SHOWN - 1] + "…"
+def _program(process: RecordedProcess) -> str:
+    """The program, and its command line if that says more, as they can stand in a message."""
+    name, command = (text if text.isprintable() else repr(text) for text in (process.name, process.command))
+    command = command if len(command) <= _SHOWN else command[: _SHOWN - 1] + "…"
+    return f"`{name}`" if command in ("", name) else f"`{name}` ({command})"

@@ -60,10 +60,8 @@ def _new_beside(path: str) -> str:
     """An empty file in the same directory, with the rights that a new file gets."""
     directory, name = os.path.split(os.path.realpath(path))
     descriptor, new = tempfile.mkstemp(prefix=f".{name[:100]}.", dir=directory)
-    try:
-        mask = os.umask(0o077)
-        os.umask(mask)
-        os.fchmod(descriptor, 0o666 & ~mask)
-    finally:
-        os.close(descriptor)
+    os.close(descriptor)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    os.chmod(new, 0o666 & ~mask)
     return new

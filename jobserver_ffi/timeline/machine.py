@@ -36,7 +36,7 @@ class MachineSamples:
         found.times.append(round(now, 6))
         self._look_at_cpu()
         self._look_at_memory()
-        with suppress(OSError):
+        if hasattr(os, "getloadavg"):
             found.load.append(round(os.getloadavg()[0], 2))
         for name, before in self._stalls.items():
             stalled = _stalled_time(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import time
 from contextlib import suppress
 
@@ -39,10 +40,12 @@ class Processes:
 
     def __init__(self, origin: int) -> None:
         self._live: dict[int, _Seen] = {}
+        self._ticks, self._page, self._booted = 100, 4096, 0
         self._ended: list[tuple[_Seen, int]] = []
         self._origin = origin
-        self.can_see = os.path.exists(f"/proc/self/task/{os.getpid()}/children")
-        if self.can_see:
+        self.can_see = False
+        if sys.platform == "linux" and os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+            self.can_see = True
             self._ticks = os.sysconf("SC_CLK_TCK")
             self._page = os.sysconf("SC_PAGE_SIZE")
             asleep = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..cpus import usable_cpus
+from ..errors import JobserverError
 from .machine import MachineSamples
 from .processes import Processes
 from .recording import Recording
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
     from ..lease import Lease
     from ..lease_report import LeaseReport
     from ..pool import Pool
-    from ..serve.client import PoolConnection
 
 _SHARE = 0.005  # of one CPU that all looks together may use
 _PROCESSES_PAUSE = 0.02
@@ -44,8 +46,13 @@ class _Duty:
         self.due = 0.0
 
     def do(self) -> None:
+        """Looks once, and decides when to do so again: never, if it failed."""
         before = time.thread_time()
-        self._look()
+        try:
+            self._look()
+        except (OSError, JobserverError):  # what is looked at has gone: the recording ends with what was seen of it
+            self.due = math.inf
+            return
         cost = time.thread_time() - before
         self._cost = cost if self._cost == 0.0 else 0.7 * self._cost + 0.3 * cost
         self.due = time.monotonic() + min(max(self._pause, self._cost / self._share), _LONGEST_PAUSE)
@@ -94,11 +101,11 @@ class Recorder:
 
         self._slots = ClientSlots(client, limit)
 
-    def use_server(self, connection: PoolConnection) -> None:
-        """Slots are known from the server of a pool, which is asked on this connection; it is closed at the end."""
+    def use_server(self, pool: str) -> None:
+        """Slots are known from the server of a pool, which is asked on a connection of its own."""
         from .slots import ServerSlots
 
-        self._slots = ServerSlots(connection)
+        self._slots = ServerSlots(pool)
 
     def add_lease(self, name: str, command: list[str], lease: Lease | None = None) -> int:
         """A command that runs on slots. Returns the index of its lease."""
@@ -108,8 +115,8 @@ class Recorder:
         """A process that was started on a lease. From any thread."""
         with self._lock:
             self._processes.follow(process, lease, shown=shown)
-        if self._thread is None:
-            self._begin()
+            if self._thread is None:
+                self._begin()
 
     def _begin(self) -> None:
         """Starts the thread: after the fork of the (first) command, whose child has one thread then."""
@@ -160,9 +167,10 @@ class Recorder:
         recording = self._recording
         recording.seconds = (end - self._origin) / _NANOSECONDS
         if not self._thread.is_alive():
-            self._slots.look(end)
             self._processes.look(end)
             self._machine.look(recording.seconds)
+            with suppress(OSError, JobserverError):
+                self._slots.look(end)
         recording.processes = self._processes.found(end)
         if self._processes.can_see:
             recording.processes_sampled_every = recording.seconds / max(self._processes.count, 1)

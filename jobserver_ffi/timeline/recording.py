@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 FORMAT = "jobserver-timings"
@@ -129,8 +129,15 @@ class Recording:
     machine: Machine = field(default_factory=Machine)
 
     def as_json(self) -> dict[str, Any]:
-        """What `json.dump` takes, and `from_json` takes back."""
-        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+        """What `json.dump` takes, and `from_json` takes back. The lists in it are the recording's own."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            **vars(self),
+            "leases": [vars(lease) for lease in self.leases],
+            "processes": [vars(process) for process in self.processes],
+            "machine": {**vars(self.machine), "pressure": vars(self.machine.pressure)},
+        }
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> Recording:

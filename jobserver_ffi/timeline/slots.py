@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .._core import ffi, lib
@@ -147,17 +148,22 @@ class ClientSlots(Slots):
 
 
 class ServerSlots(Slots):
-    """One lease of a served pool, which its server is asked about.
+    """One lease of a served pool, which its server is asked about, on a connection of its own.
 
     Args:
-        connection: A connection of its own, which is closed at the end.
+        pool: The pool's name, or the path of its socket.
     """
 
     pause = 0.05
 
-    def __init__(self, connection: PoolConnection) -> None:
+    def __init__(self, pool: str) -> None:
+        from ..serve.client import NoServer, PoolConnection
+        from ..serve.place import PlaceError
+
         super().__init__()
-        self._connection: PoolConnection | None = connection
+        self._connection: PoolConnection | None = None
+        with suppress(NoServer, PlaceError):  # it has just ended; whoever has a lease there says so
+            self._connection = PoolConnection(pool)
         self._limits: list[tuple[int, int]] = []
         self._slots: list[tuple[int, int]] = []
 
