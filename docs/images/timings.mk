@@ -1,9 +1,8 @@
 # What the pictures of the timings show being built: the core of this project, optimised as a whole by a serial link.
-CFLAGS = -std=c11 -O2 -flto -fPIC -I$(SOURCE)
-sources := $(filter-out win32%,$(notdir $(wildcard $(SOURCE)/*.c)))
+sources := $(filter-out win32%,$(wildcard *.c))
 
 libjobserver.so: $(sources:.c=.o)
-	gcc -shared -O3 -flto=1 -flto-partition=one -o $@ $^ -pthread
+	gcc -shared -O3 -flto=1 -flto-partition=none -o $@ $^ -pthread
 
-%.o: $(SOURCE)/%.c
-	gcc $(CFLAGS) -c -o $@ $<
+%.o: %.c
+	gcc -std=c11 -O2 -g -flto -fPIC -c -o $@ $<
