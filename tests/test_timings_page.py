@@ -182,6 +182,22 @@ def test_between_the_bars_no_process_is_named(show: Show) -> None:
     assert show().hover("#lanes .rows", 4.5, ROW * 1.5)["title"] == "At 4.500 s"
 
 
+def test_what_a_process_started_lies_below_it(show: Show) -> None:
+    recording = replace(
+        BUILD,
+        processes=[
+            PROCESSES[0],
+            RecordedProcess(11, 10, 0, "gcc", "gcc one.c", 1.0, 6.0, 0.1, 0),
+            RecordedProcess(12, 10, 0, "gcc", "gcc two.c", 1.5, 6.0, 0.1, 0),
+            RecordedProcess(13, 11, 0, "cc1", "cc1 one.c", 2.0, 5.0, 2.0, 0),
+            RecordedProcess(14, 12, 0, "cc1", "cc1 two.c", 2.0, 5.0, 2.0, 0),
+        ],
+    )
+    shown = show(recording)
+    titles = [shown.hover("#lanes .rows", 3.0, (row + 0.5) * ROW)["title"] for row in range(5)]
+    assert titles == ["makepid 10", "gccpid 11", "cc1pid 13", "gccpid 12", "cc1pid 14"]
+
+
 def filled(shown: Shown, time: float) -> int:
     """How many pixels of the chart of the slots have the colour of what is in use, above a time."""
     return int(
