@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 # It lives for longer than the longest pause between two looks at the processes, and uses the CPU before.
-LINKER = "#!/bin/sh\ni=0; while [ $i -lt 20000 ]; do i=$((i+1)); done\nsleep 3\n"
+LINKER = "#!/bin/sh\ni=0; while [ $i -lt 200000 ]; do i=$((i+1)); done\nsleep 3\n"
 
 # Takes all tokens but the last of its jobserver.
 TAKE = PROGRAM + "client = Client.from_env()\nheld = [client.acquire_raw() for _ in range(int(sys.argv[1]))]\n"
@@ -101,12 +101,14 @@ def assert_is_a_trace(found: dict[str, Any], recording: Recording) -> None:
     events = found["traceEvents"]
     assert {event["ph"] for event in events} == {"M", "C", "X"}
     named = {(event["pid"], event.get("tid")) for event in events if event["ph"] == "M"}
+    groups = {event["pid"]: event["args"]["name"] for event in events if event["name"] == "process_name"}
     ends: dict[tuple[int, int], float] = {}
     spans = sorted((event for event in events if event["ph"] == "X"), key=lambda event: event["ts"])
     assert len(spans) == len(recording.processes)
     for span in spans:
         lane = (span["pid"], span["tid"])
         assert lane in named and span["dur"] >= 0
+        assert groups[span["pid"]] == recording.leases[0].name
         assert span["ts"] >= ends.get(lane, 0.0) - 0.01
         ends[lane] = span["ts"] + span["dur"]
     counters = {event["name"] for event in events if event["ph"] == "C"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import tempfile
 from contextlib import suppress
 from typing import Any
 
@@ -59,9 +58,6 @@ def _is_written_in_place(path: str) -> bool:
 def _new_beside(path: str) -> str:
     """An empty file in the same directory, with the rights that a new file gets."""
     directory, name = os.path.split(os.path.realpath(path))
-    descriptor, new = tempfile.mkstemp(prefix=f".{name[:100]}.", dir=directory)
-    os.close(descriptor)
-    mask = os.umask(0o077)
-    os.umask(mask)
-    os.chmod(new, 0o666 & ~mask)
+    new = os.path.join(directory, f".{name[:100]}.{os.urandom(4).hex()}")
+    os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     return new

@@ -32,7 +32,8 @@ def trace(recording: Recording) -> dict[str, Any]:
     for index, lease in enumerate(recording.leases):
         group = _FIRST_LEASE + index
         events.append(_name(group, lease.name))
-        events += _counter(f"slots of {lease.name}", lease.changes, group)
+        if len(recording.leases) > 1:
+            events += _counter(f"slots of {lease.name}", lease.changes, group)
         for number, lane in enumerate(lanes(process for process in recording.processes if process.lease == index)):
             events.append(_name(group, f"lane {number + 1}", number + 1))
             events += [_span(process, group, number + 1) for process in lane]
