@@ -45,15 +45,15 @@ def started() -> Iterator[Browser]:
 
 
 class Shown:
-    """A page of timings that is open in a browser.
+    """A tab of a browser that shows pages of timings, one after the other.
 
     Attributes:
-        page: The page, for what is not here.
+        page: The tab, for what is not here.
         complaints: What it wrote to the console, and its uncaught errors.
         requests: What it asked for besides itself.
     """
 
-    def __init__(self, page: Page, path: Path) -> None:
+    def __init__(self, page: Page) -> None:
         self.page = page
         self.complaints: list[str] = []
         self.requests: list[str] = []
@@ -61,7 +61,14 @@ class Shown:
         page.on("console", lambda message: self.complaints.append(message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
-        page.goto(path.as_uri())
+
+    def open(self, path: Path) -> None:
+        """Opens a page, in a window of the usual size, with the mouse out of the way."""
+        self.page.set_viewport_size({"width": 1280, "height": 900})
+        self.page.mouse.move(0, 0)
+        self.complaints.clear()
+        self.requests.clear()
+        self.page.goto(path.as_uri())
         self.requests.remove(path.as_uri())
 
     def drawn(self) -> Shown:

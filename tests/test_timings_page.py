@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -16,9 +18,11 @@ from jobserver_ffi.timeline.page import page
 from jobserver_ffi.timeline.recording import Machine, Pressure, RecordedLease, RecordedProcess, Recording, Step
 
 from .browser import Shown, started
+from .command import run
+from .conftest import Tool, missing
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext
+    from playwright.sync_api import Browser
 
 HOSTILE = '</script><img src=x onerror="pwned=1">${pwned=1}`&amp;\u202e\u2028\'\udcff'
 ROW = 19  # pixels, as in lanes.js
@@ -83,22 +87,28 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
+@pytest.fixture(scope="module")
+def tab(browser: Browser) -> Shown:
+    """One for all tests that can do with it: a new one takes longer than the test."""
+    return Shown(browser.new_context(offline=True, color_scheme="light").new_page())
+
+
 @pytest.fixture
-def show(browser: Browser, tmp_path: Path) -> Iterator[Show]:
-    """Opens the page of a recording. At the end none may have complained, or asked for anything."""
-    opened: list[tuple[BrowserContext, Shown]] = []
+def show(browser: Browser, tab: Shown, tmp_path: Path) -> Iterator[Show]:
+    """Opens the page of a recording; options make a tab of its own. It may not complain, nor ask for anything."""
+    opened: list[Shown] = []
 
     def open_page(recording: Recording = BUILD, **options: Any) -> Shown:
-        path = tmp_path / f"{len(opened)}.html"
+        path = tmp_path / "page.html"
         path.write_text(page(recording), encoding="utf-8")
-        context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True, **options)
-        shown = Shown(context.new_page(), path)
-        opened.append((context, shown))
-        return shown.drawn()
+        opened.append(Shown(browser.new_context(offline=True, **options).new_page()) if options else tab)
+        opened[-1].open(path)
+        return opened[-1].drawn()
 
     yield open_page
-    for context, shown in opened:
-        context.close()
+    for shown in opened:
+        if shown is not tab:
+            shown.page.context.close()
         assert not shown.complaints
         assert not [address for address in shown.requests if not address.startswith("data:")]
 
@@ -145,7 +155,7 @@ def test_hovering_shows_the_figures_of_that_time(show: Show) -> None:
     for time in (0.5, 2.25, 7.25, 9.75):
         found = shown.hover("#slots canvas", time, 60)
         slots = [count for start, count in CHANGES if start <= time][-1]
-        sample = max(index for index, at in enumerate(SECONDS) if at <= time)
+        sample = min(index for index, at in enumerate(SECONDS) if at >= time)  # it tells of the time before it
         assert found["Slots in use"] == f"{slots} of 4"
         assert found["CPU"] == f"{BUILD.machine.cpu[sample]:.0%} of 2, load 1.5".replace("%", " %")
         assert found["Memory"] == f"{BUILD.machine.memory[sample] / 2**30:.1f} GiB of 8.0 GiB"
@@ -170,6 +180,22 @@ def test_hovering_shows_the_figures_of_that_process(show: Show, row: int, proces
 
 def test_between_the_bars_no_process_is_named(show: Show) -> None:
     assert show().hover("#lanes .rows", 4.5, ROW * 1.5)["title"] == "At 4.500 s"
+
+
+def test_what_a_process_started_lies_below_it(show: Show) -> None:
+    recording = replace(
+        BUILD,
+        processes=[
+            PROCESSES[0],
+            RecordedProcess(11, 10, 0, "gcc", "gcc one.c", 1.0, 6.0, 0.1, 0),
+            RecordedProcess(12, 10, 0, "gcc", "gcc two.c", 1.5, 6.0, 0.1, 0),
+            RecordedProcess(13, 11, 0, "cc1", "cc1 one.c", 2.0, 5.0, 2.0, 0),
+            RecordedProcess(14, 12, 0, "cc1", "cc1 two.c", 2.0, 5.0, 2.0, 0),
+        ],
+    )
+    shown = show(recording)
+    titles = [shown.hover("#lanes .rows", 3.0, (row + 0.5) * ROW)["title"] for row in range(5)]
+    assert titles == ["makepid 10", "gccpid 11", "cc1pid 13", "gccpid 12", "cc1pid 14"]
 
 
 def filled(shown: Shown, time: float) -> int:
@@ -279,7 +305,8 @@ def test_a_browser_that_cannot_draw_it_says_so_and_shows_the_rest(browser: Brows
     context = browser.new_context(offline=True)
     tab = context.new_page()
     tab.add_init_script("delete window.DecompressionStream")
-    shown = Shown(tab, path)
+    shown = Shown(tab)
+    shown.open(path)
     tab.wait_for_selector("#failure:not([hidden])")
     assert "cannot be drawn" in shown.text("#failure")
     assert "cc1" in shown.text("#programs")
@@ -490,8 +517,8 @@ def test_a_telephone_is_wide_enough(show: Show) -> None:
     shown = show(recording)
     for width in (1280, 390, 320):
         shown.page.set_viewport_size({"width": width, "height": 800})
-        shown.page.wait_for_function(f"() => document.querySelector('#slots canvas').clientWidth < {width}")
-        assert shown.value("() => document.documentElement.scrollWidth") == width
+        fits = f"innerWidth === {width} && document.documentElement.scrollWidth === {width}"
+        shown.page.wait_for_function(f"() => {fits} && document.querySelector('#slots canvas').clientWidth < {width}")
         shown.hover("#lanes .rows", 4.0, 52 + ROW / 2)
         left, right = shown.value(
             "() => { const { left, right } = document.querySelector('#hover').getBoundingClientRect();"
@@ -539,11 +566,56 @@ def many(processes: int, changes: int) -> Recording:
     )
 
 
+# Optimised at the end, by one process: with -flto the compilers do little, and the link does the rest.
+MAKEFILE = """\
+lib.so: a.o b.o c.o d.o
+\tgcc -O3 -flto=1 -flto-partition=none -shared -o $@ $^
+%.o: %.c
+\tgcc -O3 -flto -fPIC -c -o $@ $<
+"""
+
+
+def work(name: str, functions: int) -> str:
+    """A C file that costs the optimiser something."""
+    body = "for (int i = 0; i < n; i++) for (int j = 0; j < i; j++) a[j] = a[i] * (j + {0}) + b[j] / (a[j] | {0} + 1);"
+    return "\n".join(
+        f"void {name}{index}(int n, int *a, int *b) {{ {body.format(index)} }}" for index in range(functions)
+    )
+
+
+@pytest.mark.needs("/proc", "subreaper")
+def test_the_slow_link_of_a_real_build_is_named(show: Show, tmp_path: Path, make441: Tool) -> None:
+    if not shutil.which("gcc"):
+        missing("gcc")
+    tmp_path.joinpath("Makefile").write_text(MAKEFILE)
+    for name in "abcd":
+        tmp_path.joinpath(f"{name}.c").write_text(work(name, 25))
+    timings = tmp_path / "timings.json"
+    done = run("-j3", f"--timings={timings}", "--", make441.path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    recording = Recording.from_json(json.loads(timings.read_text()))
+    shown = show(recording)
+    assert shown.text("h1") == make441.path
+    assert shown.text(".status") == "succeeded"
+    assert "of 3" in shown.text(".tiles")
+    longest = shown.page.locator(".serial button").first
+    name = longest.locator("code").inner_text()
+    assert name in ("lto1", "ld", "collect2", "lto-wrapper")  # whoever of the link's was seen at work most
+    link = next(process for process in recording.processes if process.name == name)
+    first, last = (float(longest.get_attribute(end) or "nan") for end in ("data-from", "data-to"))
+    assert min(last, link.end) - max(first, link.start) > (link.end - link.start) / 2
+    shown.page.locator("#search").fill(name)
+    shown.page.locator("#search").press("Enter")
+    found = shown.figures()
+    assert found["title"] == f"{name}pid {link.pid}"
+    assert found["command"] == link.command
+
+
 @pytest.mark.parametrize(("processes", "changes"), [(0, 100_000), (50_000, 50_000)])
 def test_a_large_build_is_a_small_file(show: Show, tmp_path: Path, processes: int, changes: int) -> None:
     recording = many(processes, changes)
     shown = show(recording)
-    assert (tmp_path / "0.html").stat().st_size < 3_000_000
+    assert (tmp_path / "page.html").stat().st_size < 3_000_000
     middle = shown.value(
         "() => { const {left, top, width} = document.querySelector('#slots canvas').getBoundingClientRect();"
         " return [left + width / 2, top + 80]; }"

@@ -86,12 +86,15 @@ class Lanes {
   drawRow({ pen, width }, row, view, letter, palette) {
     const { start, end, program } = this.recording.processes;
     const y = this.tops[row];
+    const members = this.rows[row];
     let drawn = -1; // up to where this row is drawn: what ends in the same pixel adds nothing
-    for (const process of this.rows[row]) {
+    for (let index = 0; index < members.length; index++) {
+      const process = members[index];
       if (end[process] < view.from) continue;
       if (start[process] > view.to) break;
       const left = Math.max(view.x(start[process], width), -2);
-      const right = Math.min(Math.max(view.x(end[process], width), left + 1.5), width + 2);
+      const next = index + 1 < members.length ? start[members[index + 1]] : Infinity; // may cover the end of this one
+      const right = Math.min(Math.max(view.x(Math.min(end[process], next), width), left + 1.5), width + 2);
       if (right < drawn + 0.5) continue;
       drawn = right;
       const faded = this.fades?.[process];
@@ -155,9 +158,12 @@ class Lanes {
 
 const SOURCE = /(?:^|\s)(?:[^\s-]\S*\/)?([^\s/-][^\s/]*\.(?:[cCmsSdf]|cc|cpp|cxx|c\+\+|mm|rs|go|f90|pyx?|java|tex))(?=\s|$)/;
 
-/** What a command works on, as far as one can tell: its source file, or what follows the program and its options. */
+const OUTPUT = /\s-o\s+(?:\S*\/)?(\S+)/;
+
+/** What a command works on, as far as one can tell: a source file, its output, or what follows program and options. */
 function subjectOf(command) {
-  return SOURCE.exec(command)?.[1] ?? /^\S+(?:\s+-\S*)*\s*'?(.*)/s.exec(command)?.[1] ?? "";
+  const named = SOURCE.exec(command) ?? OUTPUT.exec(command);
+  return named?.[1] ?? /^\S+(?:\s+-\S*)*\s*'?(.*)/s.exec(command)?.[1] ?? "";
 }
 
 /** The lease of a process; what has none stands with the first. */

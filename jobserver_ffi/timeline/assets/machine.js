@@ -28,7 +28,7 @@ function drawSamples(canvas, times, lines, most, view, palette) {
 
 /** The samples in view and one on either side; several in one pixel are one, their mean. */
 function pointsOf(times, values, view, width) {
-  const points = [];
+  const points = view.from < times[0] ? [[view.x(0, width), values[0]]] : [];
   const last = Math.min(times.length - 1, countUpTo(times, view.to));
   let index = Math.max(0, countUpTo(times, view.from) - 1);
   while (index <= last) {
@@ -44,9 +44,10 @@ function pointsOf(times, values, view, width) {
   return points;
 }
 
-/** The sample that stands nearest before a time; the first before all. */
+/** The sample that a time belongs to: the next one, since each tells of the time since the one before. */
 function sampleAt({ times }, values, time) {
-  return values[Math.max(0, countUpTo(times, time) - 1)];
+  const before = countUpTo(times, time);
+  return values[Math.min(values.length - 1, before && times[before - 1] === time ? before - 1 : before)];
 }
 
 /** The tracks that have something to show: what draws each, and what is said of a time. */

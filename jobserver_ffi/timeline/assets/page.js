@@ -74,6 +74,8 @@ class Timeline {
 
   /** Fits everything to the window; the lanes are drawn as far as they are in it. */
   resize() {
+    if (this.width !== this.tracks.clientWidth) this.leave(); // else the box stays where the page no longer reaches
+    this.width = this.tracks.clientWidth;
     this.canvas.style.height = `${Math.min(this.lanes.height, window.innerHeight)}px`;
     drawOverview(document.getElementById("overview"), this.recording, this.view, this.palette);
     this.draw();
