@@ -110,7 +110,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     if arguments.timings is None and arguments.trace is None:
         return _run_commands(parser, arguments, commands, None)
     if sys.platform == "win32":
-        parser.error("--timings and --trace record leases and /proc, which Windows does not have: leave them out")
+        parser.error("--timings and --trace find processes in /proc, which Windows does not have: leave them out")
     from ..timeline.recorder import Recorder
 
     output = Output(parser, arguments.timings, arguments.trace)

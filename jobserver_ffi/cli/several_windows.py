@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from ..lease import Lease
     from ..lease_report import LeaseReport
     from ..pool import Pool
+    from ..timeline.recorder import Recorder
+    from .progress import Progress
 
 
 assert sys.platform == "win32"
@@ -125,8 +127,10 @@ def run_several(
     style: str | None,
     environment: dict[str, str],
     check: bool,
+    _recorder: Recorder | None,
+    _progress: Progress,
 ) -> int:
-    """Runs the commands at the same time, each on a lease of one pool.
+    """Runs the commands at the same time, each on a lease of one pool; nothing is recorded or shown here.
 
     Returns:
         The status of the first command that failed, in their order; 0 if none did.

@@ -117,7 +117,11 @@ class Supervisor:
         self._job.end_with_this_process(True)
 
     def run(
-        self, command: list[str], environment: Mapping[str, str], started: Callable[[int], object] = lambda _: None
+        self,
+        command: list[str],
+        environment: Mapping[str, str],
+        started: Callable[[int], object] = lambda _: None,
+        _while_stopped: object = None,
     ) -> int:
         """Starts the command and waits for its end.
 
@@ -128,6 +132,7 @@ class Supervisor:
             command: The command and its arguments.
             environment: Its environment.
             started: Is told the number of its process.
+            _while_stopped: Not used: no key stops a process here.
 
         Returns:
             Its exit status, see `status_of`.
