@@ -54,7 +54,7 @@ QUESTIONS = (
     "timings_page",
 )
 """Modules of this folder, each with a TITLE and a function `rows`."""
-LONG = {"build_ext"}
+LONG = {"build_ext", "timings", "timings_page"}
 """Those that are not asked with --quick."""
 
 
