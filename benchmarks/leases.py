@@ -20,7 +20,7 @@ from .rows import Row
 TITLE = "Leases: real makes in a pool of 8, beside a fifo that they share"
 SLOTS = 8
 ROUNDS = either(5, 1)
-SECONDS_OF_JOBS = either(3.0, 1.0)  # that all jobs of a build take together
+SECONDS_OF_JOBS = either(3.0, 0.5)  # that all jobs of a build take together
 JOB_TIMES = either((0.005, 0.02), (0.02,))  # seconds
 MAKES = either((1, 2, 4, 16), (2,))
 MOST_WALL = 1.05  # times the shared fifo's
