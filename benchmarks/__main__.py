@@ -82,7 +82,7 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"one of: {', '.join(QUESTIONS)}")
-    parser.add_argument("--quick", action="store_true", help="all in under 40 seconds; the tails are worth nothing then")
+    parser.add_argument("--quick", action="store_true", help="all in 40 seconds; the tails are worth nothing then")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     parser.add_argument(
         "--plots", type=Path, metavar="FOLDER", help="draw some of them there, for light and dark pages"

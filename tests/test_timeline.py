@@ -179,6 +179,17 @@ def test_summary_of_a_build() -> None:
     assert summary(recording)[-2:] == ["1 token lost", "7 changes came too fast to be recorded: the figures are rough"]
 
 
+def test_stretch_is_named_by_what_worked_in_it_and_not_by_what_waited() -> None:
+    """No process used the CPU, and none but make, which waited for both, was there for most of the stretch."""
+    lease = RecordedLease("make", changes=[(0.0, 1), (9.0, 0)], ended=9.0)
+    recording = Recording(seconds=9.0, limits=[(0.0, 4)], leases=[lease])
+    first, last = (
+        RecordedProcess(pid, 1, 0, f"part {pid}", "", start, end, 0.0, 1) for pid, start, end in [(2, 0, 3), (3, 3, 9)]
+    )
+    recording.processes = [RecordedProcess(1, 0, 0, "make", "make", 0.0, 9.0, 0.1, 1), first, last]
+    assert [stretch.process for stretch in serial_stretches(recording)] == [last]
+
+
 def test_one_slot_has_no_serial_stretches() -> None:
     lease = RecordedLease("make", ["make"], [(0.0, 1), (9.0, 0)], 9.0, 1)
     assert serial_stretches(Recording(seconds=9.0, limits=[(0.0, 1)], leases=[lease])) == []

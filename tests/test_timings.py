@@ -228,7 +228,7 @@ def test_status_and_output_are_the_commands(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["--timings={}", "--trace={}"])
-@pytest.mark.parametrize("name", ["no/such/directory/t.json", ".", "file/below"])
+@pytest.mark.parametrize("name", ["no/such/directory/t.json", ".", "file/below", ""])
 def test_file_that_cannot_be_written_is_an_error_before_the_build(option: str, name: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = run(option.format(name), "touch", "ran", cwd=tmp_path)

@@ -46,6 +46,8 @@ class Output:
         if timings is not None and trace is not None and os.path.realpath(timings) == os.path.realpath(trace):
             parser.error(f"--timings and --trace both name {shown(trace)!r}: give one of them another name")
         for option, name in (("--timings", timings), ("--trace", trace)):
+            if name == "":
+                parser.error(f"argument {option}: cannot write '': the name of the file is empty")
             try:
                 if name is not None:
                     try_out(name)

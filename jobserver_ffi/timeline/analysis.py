@@ -136,17 +136,26 @@ def serial_stretches(recording: Recording, most: int = 3) -> list[Stretch]:
 def _busiest(processes: Iterable[RecordedProcess], start: float, end: float) -> RecordedProcess | None:
     """What used most CPU time in a time, if each used its own evenly, or lived longest in it if none used much.
 
-    Of those that lived for most of it the one that started last: the others wait for it.
+    Not one that had children for most of its part of it: it waited for them. Of those that lived for most of it the one
+    that started last: the others wait for it.
     """
     seconds = end - start
-
-    def share(process: RecordedProcess) -> tuple[float, float, float]:
-        inside = min(process.end, end) - max(process.start, start)
-        life = process.end - process.start
-        used = process.cpu * inside / life if life > 0 else 0.0
-        return (used if used >= NOTABLE * seconds else 0.0, min(inside, MOST_OF_IT * seconds), process.start)
-
     inside = [process for process in processes if process.start < end and process.end > start]
+
+    def within(process: RecordedProcess) -> float:
+        return min(process.end, end) - max(process.start, start)
+
+    with_children: dict[int, float] = defaultdict(float)
+    for process in inside:
+        with_children[process.parent] += within(process)
+
+    def share(process: RecordedProcess) -> tuple[float, bool, float, float]:
+        here = within(process)
+        life = process.end - process.start
+        used = process.cpu * here / life if life > 0 else 0.0
+        works = with_children[process.pid] < here / 2
+        return (used if used >= NOTABLE * seconds else 0.0, works, min(here, MOST_OF_IT * seconds), process.start)
+
     return max(inside, key=share, default=None)
 
 
