@@ -163,9 +163,9 @@ int jobserver_lease_open(jobserver_broker *broker, const jobserver_lease_terms *
     int result = broker->stopped || !jobserver_broker_is_ours(broker) ? JOBSERVER_CLOSED : 0;
     if (result == 0) {
         lease->number = (int)++broker->leases_made;
-        result = jobserver_lease_pipes_open(broker->directory, broker->leases_made - 1,
-                                            terms->style == JOBSERVER_LEASE_FIFO, terms->life_line, broker->limit,
-                                            &lease->pipes);
+        result =
+            jobserver_lease_pipes_open(broker->directory, broker->leases_made - 1, terms->style == JOBSERVER_LEASE_FIFO,
+                                       terms->life_line, broker->limit, &lease->pipes);
     }
     if (result == 0) {
         result = jobserver_watch_add(broker->news, &lease->pipes, lease, &lease->watch);
