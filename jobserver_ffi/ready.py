@@ -40,19 +40,28 @@ def slot_or_ready(client: Client, others: Iterable[W], timeout: float | None) ->
         watched = [(descriptor(other, opened), other) for other in others]
         event = Event(when_implicit_slot_is_free=True)
         waitables = ffi.new("intptr_t[]", [*(number for number, _ in watched), event.waitable])
-        end = monotonic() + timeout if timeout is not None else None
-        while True:
-            found = ready(watched)
-            if found:
-                return None, found
-            event.clear()
-            left = None if end is None else max(end - monotonic(), 0)
-            try:
-                slot = client._implicit_slot() or client._acquire_or((waitables, len(watched) + 1), left)
-            except AcquireTimeout:
-                return None, ready(watched)
-            if slot is not None:
-                return slot, []
+        # No frame that sees the stack close has the slot in a variable: an exception out of a callback of the stack is
+        # a cycle with its traceback, and a token in there would be out until the garbage is collected.
+        return _first(client, watched, event, waitables, timeout)
+
+
+def _first(
+    client: Client, watched: list[tuple[int, W]], event: Event, waitables: Any, timeout: float | None
+) -> tuple[Acquired | None, list[W]]:
+    """What comes first. The event and the descriptors are in `waitables`."""
+    end = monotonic() + timeout if timeout is not None else None
+    while True:
+        found = ready(watched)
+        if found:
+            return None, found
+        event.clear()
+        left = None if end is None else max(end - monotonic(), 0)
+        try:
+            slot = client._implicit_slot() or client._acquire_or((waitables, len(watched) + 1), left)
+        except AcquireTimeout:
+            return None, ready(watched)
+        if slot is not None:
+            return slot, []
 
 
 def wait_for_slot(client: Client, timeout: float | None) -> Acquired:
