@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from .hooks import OnEvent
+
 # The first one that is not empty decides, as in the Rust crate (which stops at one that is set but empty).
 VARIABLES = ("CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS")
 
@@ -120,7 +122,7 @@ class _Refused(Exception):
         self.mend = mend
 
 
-def from_env(environ: Mapping[str, str], *, check_pipe: bool) -> FromEnv:
+def from_env(environ: Mapping[str, str], *, check_pipe: bool, on_event: OnEvent | None) -> FromEnv:
     """See `Client.from_env_ext`."""
     variable = next((name for name in VARIABLES if environ.get(name)), None)
     if variable is None:
@@ -143,7 +145,7 @@ def from_env(environ: Mapping[str, str], *, check_pipe: bool) -> FromEnv:
         problem = f"{variable} has --jobserver-auth={_short(auth)}, but {refused.reason}"
         return FromEnv(None, FromEnvError(refused.kind, variable, value, problem, refused.mend), variable, value)
     lib.jobserver_client_inherit(handle)
-    return FromEnv(Client._joined(handle, auth, descriptors), None, variable, value)
+    return FromEnv(Client._joined(handle, auth, descriptors, on_event), None, variable, value)
 
 
 def flags_in(environ: Mapping[str, str]) -> MakeFlags:
@@ -156,14 +158,14 @@ def address_in(environ: Mapping[str, str]) -> str | None:
     return flags_in(environ).auth
 
 
-def open_auth(auth: str) -> Client:
+def open_auth(auth: str, on_event: OnEvent | None) -> Client:
     """See `Client.open`."""
     try:
         handle, descriptors = _open(auth, check_pipe=False)
     except _Refused as refused:
         problem = f"the address {_short(auth)} cannot be used: {refused.reason}"
         raise FromEnvError(refused.kind, None, auth, problem, refused.mend) from None
-    return Client._joined(handle, auth, descriptors)
+    return Client._joined(handle, auth, descriptors, on_event)
 
 
 def _short(text: str, most: int = 200) -> str:

@@ -46,6 +46,7 @@ class MaxLoad(Gate):
 
     Raises:
         ValueError: The limit is not above 0.
+        Unsupported: The system has neither (Windows).
     """
 
     def __init__(self, limit: float, root: str = "/") -> None:
@@ -55,6 +56,8 @@ class MaxLoad(Gate):
         self._limit = limit
         self._file = os.path.join(root, "proc/loadavg")
         self._last: float | None = None
+        if not hasattr(os, "getloadavg") and not os.path.exists(self._file):
+            raise Unsupported("this system has no load average: leave this gate out, or watch its memory (MinMemory)")
 
     def measure(self) -> bool | None:
         """See `Gate.measure`."""

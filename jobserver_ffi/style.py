@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _MAKE = re.compile(r"(b|g|gnu|p|re)?make(-?\d+(\.\d+)*)?(\.exe)?")
 _FIRST_WITH_FIFO = (4, 4)
-_LONGEST_ANSWER = 5  # seconds that a make may take to tell its version
+_LONGEST_ANSWER = 30  # seconds that a make may take to tell its version
 
 
 def is_make(program: str) -> bool:

@@ -59,8 +59,10 @@ def port(text: str) -> int:
 
 
 def no_pools_here(parser: argparse.ArgumentParser) -> NoReturn:
-    """Where there are no leases there are no served pools either."""
-    parser.error("served pools are made of leases, which Windows does not have: use `jobserver run`")
+    """Windows has no served pools."""
+    parser.error(
+        "pools are served through sockets that hand on descriptors, which Windows does not have: use `jobserver run`"
+    )
 
 
 def start_server(name: str, jobs: int) -> str | None:
