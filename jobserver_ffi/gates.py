@@ -224,6 +224,18 @@ class GateStatus:
     held_back: int
 
 
+def measured(name: str, value: float) -> str:
+    """What a gate measured last, with its unit, as people read it.
+
+    Args:
+        name: The gate's.
+        value: As in `GateStatus`.
+    """
+    if name.startswith("memory below"):
+        return f"{value / 2**30:.1f} GiB"
+    return f"{value:.1f}%" if name.endswith("%") else f"{value:.2f}"
+
+
 class Gatekeeper:
     """Decides how many slots may be in use, from what the gates measure.
 

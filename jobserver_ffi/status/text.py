@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..cli.messages import shown
+from ..gates import measured
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +43,8 @@ def _served(pool: SeenPool) -> list[str]:
         f"given back too often: {ended['over_released']}"
     ]
     for gate in pool.gates:
-        lines.append(f"{gate['name']} (it is {gate['value']:.6g}): tokens held back: {gate['held_back']}")
+        is_now = measured(gate["name"], gate["value"])
+        lines.append(f"{shown(gate['name'])} (it is {is_now}): tokens held back: {gate['held_back']}")
     if pool.leases:
         rows = [
             [lease[item] for _, item in _COLUMNS] + [_command(lease["command"], lease["name"])] for lease in pool.leases

@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from ..cli.messages import shown
+from ..gates import measured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -144,9 +145,16 @@ def _graph(values: Sequence[float | None], top: float, rows: int, row: int, glyp
     return "".join(line)
 
 
+def _measured(gate: dict[str, Any]) -> str:
+    return measured(gate["name"], gate["value"])
+
+
 def _gates(status: Status) -> list[Text]:
     return [
-        Text(f"{gate['name']} (it is {gate['value']:.6g}): tokens held back: {gate['held_back']}", "yellow")
+        Text(
+            f"{gate['name']} (it is {measured(gate['name'], gate['value'])}): tokens held back: {gate['held_back']}",
+            "yellow",
+        )
         for gate in status["gates"]
         if gate["held_back"]
     ]
