@@ -388,6 +388,10 @@ def test_metrics_are_served(place: Place) -> None:
             urllib.request.urlopen(url.removesuffix("metrics"), timeout=GUARD)
         refused.value.close()
         assert refused.value.code == 404
+        by_name = urllib.request.Request(url, headers={"Host": "metrics.example"})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(by_name, timeout=GUARD)
+        assert refused.value.code == 403 and url in refused.value.read().decode()
 
 
 def test_a_scrape_that_stands_still_does_not_keep_others_out(place: Place) -> None:

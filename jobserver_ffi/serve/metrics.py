@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 ADDRESS = "127.0.0.1"
 PATH = "/metrics"
 
+_NAMES = (ADDRESS, "localhost")  # which a client may have asked for, before the port
+
 _LONGEST_REQUEST = 10.0  # seconds from the connection to the end of the answer; the pool's server has half of them
 _ROOM_AGAIN = 1.0  # seconds until the next try after there was no descriptor for a connection
 
@@ -93,7 +95,11 @@ class _Handler(BaseHTTPRequestHandler):
         super().finish()
 
     def do_GET(self) -> None:
-        """Answers with the metrics; 404 for another path, 503 if the pool's server does not answer."""
+        """Answers with the metrics; 403 to another name, 404 at another path, 503 if the pool's server is silent."""
+        if self.headers.get("Host", ADDRESS).partition(":")[0] not in _NAMES:
+            # A page on the web whose name was made to mean this address would read what runs here.
+            self._answer(403, "text/plain", f"Ask for {self.server.url}, by that address.\n")
+            return
         if self.path.partition("?")[0] != PATH:
             self._answer(404, "text/plain", f"There is nothing but {PATH}.\n")
             return
