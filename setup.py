@@ -23,6 +23,8 @@ LIMITED_API = platform.python_implementation() == "CPython" and not sysconfig.ge
 EXTRA_FLAGS = os.environ.get("JOBSERVER_FFI_CFLAGS", "").split()
 # The calls between the core's files show in the cost of a token. Only gcc is sure to have what it needs to link.
 LINK_TIME = ["-flto"] if "gcc" in os.environ.get("CC", sysconfig.get_config_var("CC") or "").split(" ")[0] else []
+# The core's names would be a tenth of the extension. Who debugs it builds it with flags, or compiles csrc/ alone.
+STRIP = ["-Wl,-s"] if sysconfig.get_platform().startswith("linux") and not EXTRA_FLAGS else []
 UNIX_FLAGS = ["-std=c11", "-fvisibility=hidden", "-g0", "-Wall", "-Wextra"]
 MICROSOFT_FLAGS = ["/std:c11", "/experimental:c11atomics"]
 
@@ -104,7 +106,7 @@ ffibuilder.set_source(
     sources=sorted(f"csrc/{path.name}" for path in CORE.glob("*.c")),
     depends=sorted(f"csrc/{path.name}" for path in CORE.glob("*.h")),
     extra_compile_args=(MICROSOFT_FLAGS if os.name == "nt" else UNIX_FLAGS + LINK_TIME) + EXTRA_FLAGS,
-    extra_link_args=([] if os.name == "nt" else ["-pthread"]) + LINK_TIME + EXTRA_FLAGS,
+    extra_link_args=([] if os.name == "nt" else ["-pthread"]) + LINK_TIME + STRIP + EXTRA_FLAGS,
     libraries=["advapi32"] if os.name == "nt" else [],
 )
 

@@ -34,6 +34,7 @@ QUESTIONS = (
     "pair",
     "cython_pair",
     "batch",
+    "events",
     "handover",
     "herd",
     "throughput",
@@ -46,12 +47,14 @@ QUESTIONS = (
     "size",
     "memory",
     "leases",
+    "timings",
     "builds",
     "build_ext",
     "counts",
+    "timings_page",
 )
 """Modules of this folder, each with a TITLE and a function `rows`."""
-LONG = {"build_ext"}
+LONG = {"build_ext", "timings", "timings_page"}
 """Those that are not asked with --quick."""
 
 
@@ -79,7 +82,7 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"one of: {', '.join(QUESTIONS)}")
-    parser.add_argument("--quick", action="store_true", help="all in half a minute; the tails are worth nothing then")
+    parser.add_argument("--quick", action="store_true", help="all in 40 seconds; the tails are worth nothing then")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     parser.add_argument(
         "--plots", type=Path, metavar="FOLDER", help="draw some of them there, for light and dark pages"

@@ -28,7 +28,7 @@ SLOTS = max(os.cpu_count() or 1, 2)
 TURNS = either(3, 1)
 LOOK_EVERY = 0.02  # seconds: how often memory and compilers are counted
 FLAGS = either("-O2", "-O0")
-TARGETS = either(("lua",), ("lapi.o", "ldo.o", "lgc.o", "lvm.o"))
+TARGETS = either(("lua",), ("ldo.o", "lgc.o"))
 TITLE = f"Lua, a C project, built with {SLOTS} slots ({FLAGS}); one by make alone, and two, = 1.00"
 EXAMPLE = ROOT / "docs" / "examples" / "build_lua.py"
 

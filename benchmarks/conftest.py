@@ -17,7 +17,7 @@ from .rows import Times
 # In one turn: enough that getting warm again does not count, and that the turn is over in less than a millisecond. What
 # takes longer than the scheduler's slice is interrupted on a busy machine in every turn, and not only in some.
 PAIRS = 500
-TURNS = either(500, 60)
+TURNS = either(500, 25)
 FIRST_TURNS = 5  # not counted: the interpreter specialises the loops
 
 

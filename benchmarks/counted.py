@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 
+from .events import EVENTS
 from .native import LOOPS, build
 from .pairs import BARE, LIMIT, OTHER_THINGS, OURS, PEERS, Pairs, begin
 
@@ -27,7 +28,7 @@ def countable(contestants: Iterable[Pairs]) -> tuple[Pairs, ...]:
 
 
 WE = countable((LIMIT, BARE, *OURS))
-EVERYBODY = WE + countable((*PEERS, *OTHER_THINGS))
+EVERYBODY = WE + countable((*EVENTS, *PEERS, *OTHER_THINGS))
 GROUPS = {"ourselves": WE, "everybody": EVERYBODY}
 
 Measure = Callable[[Callable[[int], object], str, int], None]

@@ -20,7 +20,7 @@ from .rows import Row
 TITLE = "Leases: real makes in a pool of 8, beside a fifo that they share"
 SLOTS = 8
 ROUNDS = either(5, 1)
-SECONDS_OF_JOBS = either(3.0, 1.0)  # that all jobs of a build take together
+SECONDS_OF_JOBS = either(3.0, 0.5)  # that all jobs of a build take together
 JOB_TIMES = either((0.005, 0.02), (0.02,))  # seconds
 MAKES = either((1, 2, 4, 16), (2,))
 MOST_WALL = 1.05  # times the shared fifo's
@@ -156,18 +156,19 @@ def idle() -> Iterator[Row]:
         pool.lease("pipe", style="pipe") as two,
     ):
         one.configure(), two.configure()
-        yield rests("an idle pool with a gate")
+        yield rests("an idle pool with a gate", either(5.0, 2.5))  # looked at once more, a second after the last move
     with Client(SLOTS) as client, Pool(client) as pool, pool.lease("waits") as lease:
-        yield rests("a bridge without leases")
+        yield rests("a bridge without leases", 0.5)
         with client.acquire_many(SLOTS, minimum=SLOTS):
             waiting = threading.Thread(target=lease.configure)
             waiting.start()
-            yield rests("a bridge that waits for the outer jobserver")
+            yield rests("a bridge that waits for the outer jobserver", 0.5)
         waiting.join()
 
 
-def rests(what: str) -> Row:
-    time.sleep(5)  # the gates are looked at for some seconds after the last move
+def rests(what: str, at_rest: float) -> Row:
+    """Wake-ups from so many seconds after the last move on."""
+    time.sleep(at_rest)
     before = wakes()
     time.sleep(IDLE_SECONDS)
     return Row(f"{what}: wake-ups in {IDLE_SECONDS:.0f} s", wakes() - before, "", 0)

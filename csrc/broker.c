@@ -5,6 +5,14 @@
 #include <limits.h>
 #include <stdlib.h>
 
+/* Between two looks, in nanoseconds. */
+#define SHORTEST_TICK 1000000
+#define LONGEST_TICK 50000000
+
+int64_t jobserver_tick(int64_t last, bool busy) {
+    return busy || last == 0 ? SHORTEST_TICK : 2 * last < LONGEST_TICK ? 2 * last : LONGEST_TICK;
+}
+
 void jobserver_broker_keep(jobserver_broker *broker) {
     broker->references++;
 }
@@ -21,6 +29,7 @@ void jobserver_broker_drop(jobserver_broker *broker) {
     jobserver_news_close(broker->news);
     jobserver_bell_close(&broker->changes);
     jobserver_lease_directory_close(broker->directory, jobserver_broker_is_ours(broker));
+    jobserver_journal_free(broker->journal);
     free(broker);
 }
 
@@ -109,6 +118,13 @@ static void refresh(jobserver_broker *broker) {
     }
 }
 
+/* Before slots are given out: so the journal never has more in use than there are, unless the limit was lowered. */
+static void note_limit(jobserver_broker *broker) {
+    if (broker->journal != NULL) {
+        jobserver_journal_limit(broker, jobserver_now());
+    }
+}
+
 /* Nobody comes to a queue that is served no more. */
 static void end_waits(jobserver_broker *broker) {
     for (jobserver_lease *lease = broker->waiting; lease != NULL; lease = lease->next) {
@@ -141,6 +157,7 @@ int jobserver_broker_serve(jobserver_broker *broker) {
     while (!broker->stopped) {
         take_news(broker);
         refresh(broker);
+        note_limit(broker);
         int64_t deadline = jobserver_share(broker, jobserver_now());
         bool busy = broker->busy;
         broker->busy = false;

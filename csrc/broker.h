@@ -11,6 +11,12 @@ struct jobserver_lease_waiter {
     struct jobserver_lease_waiter *next;
 };
 
+/* What a journal has of a number, and what it was when somebody looked, whether there was room for it or not. */
+struct jobserver_noted {
+    int written;
+    int seen;
+};
+
 /*
  * `given` tokens are out: `untaken` ones lie in the pipes as offers (or were given back there), the others are held.
  * Beside them `own` is 1 while the slot of its process is in use.
@@ -35,6 +41,8 @@ struct jobserver_lease {
     bool gatekeeper_waits; /* until something moves */
     bool moved;            /* since the gatekeeper looked */
     struct jobserver_lease_waiter *waiters;
+    int number;                   /* in the journal */
+    struct jobserver_noted noted; /* its slots */
 
     /* hunger.c's: how it uses what it is offered. */
     bool hungry;        /* it took or gave back since an offer was left lying */
@@ -75,9 +83,10 @@ struct jobserver_source {
 struct jobserver_broker {
     struct jobserver_directory *directory;
     struct jobserver_news *news;
-    struct jobserver_source *source; /* or null: the slots are the broker's own */
-    struct jobserver_bell changes;   /* rung when the state of a lease changes, once somebody asked for it */
-    jobserver_lease *started;        /* lists of leases that have not ended */
+    struct jobserver_source *source;   /* or null: the slots are the broker's own */
+    struct jobserver_journal *journal; /* or null */
+    struct jobserver_bell changes;     /* rung when the state of a lease changes, once somebody asked for it */
+    jobserver_lease *started;          /* lists of leases that have not ended */
     jobserver_lease *waiting;
     int limit;
     int out;                     /* slots that are given away: the sum of `given` and `own` of all leases */
@@ -125,6 +134,11 @@ int64_t jobserver_share(jobserver_broker *broker, int64_t now);
 
 /* share.c: takes up to so many slots away that nobody uses, and returns how many. */
 int jobserver_share_reclaim(jobserver_broker *broker, int most, int64_t now);
+
+/* journal.c: each writes the state of a lease, or the limit, if it has changed. There must be a journal. */
+void jobserver_journal_slots(jobserver_lease *lease, int64_t now);
+void jobserver_journal_limit(jobserver_broker *broker, int64_t now);
+void jobserver_journal_free(struct jobserver_journal *journal);
 
 /* hunger.c: a lease has just got the slot of its process; it took and gave back so many; its offer was withdrawn. */
 void jobserver_hunger_begin(jobserver_lease *lease);

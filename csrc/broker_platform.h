@@ -12,22 +12,27 @@
 
 /*
  * The pipes of one lease. What is offered lies in `offer`; what is given back comes out of `returned`, or lies in
- * `offer` too where there is one fifo for both (-1).
+ * `offer` too where there is one fifo for both (-1). On Windows `offer` is a semaphore for both, whose count is the
+ * tokens that lie in it, and the life line a job object around the processes: the numbers are handles there, of which
+ * Windows uses 32 bits.
  */
 struct jobserver_lease_pipes {
     int offer;
     int returned;
     int life_line;    /* at its end of file no process that inherited the other end is left; or -1 */
     int for_child[3]; /* read end, write end, other end of the life line; or -1 */
-    char *path;       /* of the fifo, or null */
+    char *path;       /* of the fifo, or the name of the semaphore, or null */
     bool named;       /* the fifo is there to be removed */
 };
 
 struct jobserver_directory;
 
-/* Makes the pipes; `number` tells them from others in the directory. 0 or a negated errno. */
+/*
+ * Makes the pipes; `number` tells them from others in the directory. A semaphore, which is neither a fifo nor pipes, has
+ * room for `most` tokens. 0 or a negated errno.
+ */
 int jobserver_lease_pipes_open(struct jobserver_directory *directory, unsigned number, bool fifo, bool life_line,
-                               struct jobserver_lease_pipes *pipes);
+                               int most, struct jobserver_lease_pipes *pipes);
 
 /* Closes what only the child needs; and the rest. Both may be called again. */
 void jobserver_lease_pipes_close_child(struct jobserver_lease_pipes *pipes);
@@ -83,6 +88,9 @@ void jobserver_watch_remove(struct jobserver_news *news, struct jobserver_watch 
 void jobserver_news_wait(struct jobserver_news *news, int64_t deadline, bool busy);
 void jobserver_news_wake(struct jobserver_news *news);
 unsigned jobserver_news_take_next(struct jobserver_news *news, void **owner);
+
+/* broker.c: how long to sleep between two looks at what tells nothing, after `last` (0: the first). In nanoseconds. */
+int64_t jobserver_tick(int64_t last, bool busy);
 
 /*
  * A bell: a waiter sleeps on it, others ring it, which is harmless if it is not open. Rung once it stays rung. -EINTR, -ETIMEDOUT or 0; opening can fail.

@@ -130,8 +130,9 @@ int jobserver_interrupt_from(intptr_t library, const char *function, unsigned th
 /*
  * Leases: a broker gives each process that it serves pipes of the process's own, and moves tokens between them and its
  * pool. So it knows what each holds, and has it back when the process is gone. One thread serves, in
- * jobserver_broker_serve; another one, in jobserver_broker_bridge, if the slots come from an outer jobserver; all other functions may be called from any. Not on Windows (JOBSERVER_UNSUPPORTED). A forked
- * child can only free what it inherits.
+ * jobserver_broker_serve; another one, in jobserver_broker_bridge, if the slots come from an outer jobserver; all other
+ * functions may be called from any. On Windows a lease is always a semaphore, whose name is its path, and there are no
+ * descriptors; bridges have not been tried there. A forked child can only free what it inherits.
  */
 typedef struct jobserver_broker jobserver_broker;
 typedef struct jobserver_lease jobserver_lease;
@@ -178,6 +179,12 @@ typedef struct jobserver_broker_report {
     int held_back; /* free slots that are not offered, by jobserver_broker_allow */
 } jobserver_broker_report;
 
+typedef struct jobserver_change {
+    int64_t time; /* of the clock that never goes back, in nanoseconds */
+    int lease;    /* its number, from 1 on; 0: what has changed is the limit of the pool */
+    int slots;    /* in use from then on; or the limit */
+} jobserver_change;
+
 int jobserver_broker_create(const char *directory, int limit, jobserver_broker **broker);
 int jobserver_broker_serve(jobserver_broker *broker);
 int jobserver_broker_bridge(jobserver_broker *broker, jobserver_client *client);
@@ -214,6 +221,11 @@ int jobserver_broker_watch(jobserver_broker *broker);
 int jobserver_broker_lock(jobserver_broker *broker);
 int jobserver_lease_leave(jobserver_lease *lease);
 int jobserver_peer(int socket, int64_t *user, int *process);
+
+/* The journal: what changed and when, for who shows it. Nothing is paid for it before jobserver_broker_record. */
+int jobserver_broker_record(jobserver_broker *broker, int room);
+int jobserver_broker_changes(jobserver_broker *broker, jobserver_change *changes, int most, int64_t *dropped);
+int jobserver_lease_number(jobserver_lease *lease);
 
 /* For a program of one's own that runs a command: what the command leaves behind becomes a child of this process. */
 int jobserver_adopt_orphans(void);

@@ -82,7 +82,10 @@
     EACH(broker_watch) \
     EACH(broker_lock) \
     EACH(lease_leave) \
-    EACH(peer)
+    EACH(peer) \
+    EACH(broker_record) \
+    EACH(broker_changes) \
+    EACH(lease_number)
 /* clang-format on */
 
 #ifdef __cplusplus

@@ -23,6 +23,13 @@ static void note_peak(jobserver_lease *lease) {
     lease->report.peak = slots > lease->report.peak ? slots : lease->report.peak;
 }
 
+/* Writes it into the journal if the number of its slots in use has changed. */
+static void note_slots(jobserver_lease *lease, int64_t now) {
+    if (lease->broker->journal != NULL) {
+        jobserver_journal_slots(lease, now);
+    }
+}
+
 /* So many tokens more (or less) are out at the lease. */
 static void give(jobserver_lease *lease, int count) {
     lease->given += count;
@@ -52,6 +59,7 @@ void jobserver_lease_refresh(jobserver_lease *lease, int64_t now) {
     lease->untaken = untaken;
     note_peak(lease);
     give(lease, -credit);
+    note_slots(lease, now);
     lease->report.taken += took;
     lease->broker->busy |= took > 0 || gave > 0;
     jobserver_hunger_moved(lease, took, gave, now);
@@ -89,6 +97,7 @@ void jobserver_lease_let_start(jobserver_lease *lease, int64_t now) {
     lease->changed_at = now;
     lease->report.queue_time += now - lease->queued_at;
     note_peak(lease);
+    note_slots(lease, now);
     jobserver_hunger_begin(lease);
     jobserver_lease_ring(lease);
 }
@@ -109,6 +118,7 @@ void jobserver_lease_finish(jobserver_lease *lease, int64_t now) {
         lease->report.orphaned += lease->state == JOBSERVER_LEASE_ORPHANS;
         broker->out -= lease->given + lease->own;
         lease->given = lease->untaken = lease->own = 0;
+        note_slots(lease, now);
     }
     jobserver_broker_unlink(has_started(lease) ? &broker->started : &broker->waiting, lease);
     lease->state = JOBSERVER_LEASE_ENDED;
@@ -152,8 +162,10 @@ int jobserver_lease_open(jobserver_broker *broker, const jobserver_lease_terms *
     jobserver_lock();
     int result = broker->stopped || !jobserver_broker_is_ours(broker) ? JOBSERVER_CLOSED : 0;
     if (result == 0) {
-        result = jobserver_lease_pipes_open(broker->directory, broker->leases_made++,
-                                            terms->style == JOBSERVER_LEASE_FIFO, terms->life_line, &lease->pipes);
+        lease->number = (int)++broker->leases_made;
+        result =
+            jobserver_lease_pipes_open(broker->directory, broker->leases_made - 1, terms->style == JOBSERVER_LEASE_FIFO,
+                                       terms->life_line, broker->limit, &lease->pipes);
     }
     if (result == 0) {
         result = jobserver_watch_add(broker->news, &lease->pipes, lease, &lease->watch);
@@ -266,6 +278,9 @@ int jobserver_lease_start(jobserver_lease *lease, int64_t timeout) {
         lease->queued_at = jobserver_now();
         jobserver_news_wake(lease->broker->news);
     }
+    if (result == 0 && timeout == 0 && !lease->broker->stopped) {
+        jobserver_share(lease->broker, jobserver_now()); /* who does not wait has what is free now */
+    }
     if (result == 0) {
         result = wait_for(lease, JOBSERVER_LEASE_STARTED, timeout);
         lease->claimed = result == 0;
@@ -283,6 +298,7 @@ void jobserver_lease_give_up(jobserver_lease *lease) {
             jobserver_lease_withdraw(lease, lease->untaken);
             broker->out -= lease->own;
             lease->own = 0;
+            note_slots(lease, jobserver_now());
             jobserver_broker_unlink(&broker->started, lease);
             jobserver_broker_link(&broker->waiting, lease);
         }

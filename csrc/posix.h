@@ -126,8 +126,6 @@ int jobserver_private_pipe(int ends[2]);
 /* posix_lease.c: whether a child has ended or has been waited for, without waiting for it. */
 bool jobserver_has_exited(int process);
 
-/* posix_lease.c: how long to sleep between two looks, after `last` (0: the first): long if nothing moves. */
-int64_t jobserver_tick(int64_t last, bool busy);
 /* A description of the pool of its own, for flock, or JOBSERVER_UNSUPPORTED. */
 int jobserver_system_open_lock(jobserver_channel *channel);
 

@@ -37,6 +37,34 @@ int jobserver_last_error(void);
  */
 int jobserver_wait_for(HANDLE object, HANDLE leave, const struct jobserver_until *until);
 
+/* win32_semaphore.c: a semaphore under a new name, with so many tokens and room for so many. 0 or an error. */
+#define JOBSERVER_SEMAPHORE_NAME 64
+int jobserver_semaphore_create(int count, int room, char name[JOBSERVER_SEMAPHORE_NAME], HANDLE *semaphore);
+
+/* win32_semaphore.c: asks for its count and maximum, as NtQuerySemaphore tells them. False if the system does not. */
+struct jobserver_semaphore_state {
+    LONG count;
+    LONG maximum;
+};
+bool jobserver_semaphore_ask(HANDLE semaphore, struct jobserver_semaphore_state *state);
+
+/*
+ * The handle behind a number in what the platforms share, which is -1 for none; and the number of a handle. Windows uses
+ * 32 bits of a handle, and extends the sign.
+ */
+static inline HANDLE jobserver_handle(int number) {
+    return (HANDLE)(intptr_t)number;
+}
+static inline int jobserver_handle_number(HANDLE handle) {
+    return (int)(intptr_t)handle;
+}
+
+/* win32_leases.c: closes the handle, if there is one, and puts -1 in its place. */
+void jobserver_handle_close(int *number);
+
+/* win32_leases.c: whether no process is in the job object. */
+bool jobserver_job_is_empty(int job);
+
 /* A name as the system wants it, with a suffix. False if it is too long, or no UTF-8. */
 bool jobserver_widen(const char *name, const wchar_t *suffix, wchar_t wide[MAX_PATH]);
 

@@ -67,32 +67,55 @@ static int finish(jobserver_channel *channel, int result, jobserver_channel **ou
     return 0;
 }
 
-/* Makes the semaphore of a new channel. Without tokens it still has room for one, since there is none without room. */
-static int create(jobserver_channel *channel, int limit) {
-    struct jobserver_private attributes;
-    int result = jobserver_private_fill(&attributes, SEMAPHORE_ALL_ACCESS);
-    if (result < 0) {
-        return result;
-    }
-    channel->semaphore = CreateSemaphoreA(&attributes.attributes, limit, limit > 0 ? limit : 1, channel->name);
-    if (channel->semaphore == NULL) {
-        return jobserver_last_error();
-    }
-    return GetLastError() == ERROR_ALREADY_EXISTS ? -EEXIST : 0;
-}
-
 /* The name is unguessable, without a character that make escapes, and known in this session only. */
-int jobserver_channel_create_semaphore(int limit, jobserver_channel **out) {
+static int make_name(char name[JOBSERVER_SEMAPHORE_NAME]) {
     unsigned random[4];
     for (int i = 0; i < 4; i++) {
         if (rand_s(&random[i]) != 0) {
             return -ENOSYS;
         }
     }
-    char name[64];
-    snprintf(name, sizeof name, "jobserver-ffi-%08x%08x%08x%08x", random[0], random[1], random[2], random[3]);
+    const char *form = "jobserver-ffi-%08x%08x%08x%08x";
+    snprintf(name, JOBSERVER_SEMAPHORE_NAME, form, random[0], random[1], random[2], random[3]);
+    return 0;
+}
+
+/* There is no semaphore without room. */
+int jobserver_semaphore_create(int count, int room, char name[JOBSERVER_SEMAPHORE_NAME], HANDLE *semaphore) {
+    struct jobserver_private attributes;
+    int result = jobserver_private_fill(&attributes, SEMAPHORE_ALL_ACCESS);
+    if (result == 0) {
+        result = make_name(name);
+    }
+    if (result < 0) {
+        return result;
+    }
+    *semaphore = CreateSemaphoreA(&attributes.attributes, count, room > 0 ? room : 1, name);
+    if (*semaphore == NULL) {
+        return jobserver_last_error();
+    }
+    if (GetLastError() == ERROR_ALREADY_EXISTS) {
+        CloseHandle(*semaphore);
+        return -EEXIST;
+    }
+    return 0;
+}
+
+int jobserver_channel_create_semaphore(int limit, jobserver_channel **out) {
+    char name[JOBSERVER_SEMAPHORE_NAME];
+    HANDLE semaphore;
+    int result = jobserver_semaphore_create(limit, limit, name, &semaphore);
+    if (result < 0) {
+        return result;
+    }
     jobserver_channel *channel = channel_new(name);
-    return channel == NULL ? -ENOMEM : finish(channel, create(channel, limit), out);
+    if (channel == NULL) {
+        CloseHandle(semaphore);
+        return -ENOMEM;
+    }
+    channel->semaphore = semaphore;
+    *out = channel;
+    return 0;
 }
 
 int jobserver_channel_open_semaphore(const char *name, jobserver_channel **out) {
@@ -188,29 +211,24 @@ int jobserver_channel_give(jobserver_channel *channel, const unsigned char *byte
     return result == JOBSERVER_TOO_MANY && size > 1 ? release(channel, 1) : result;
 }
 
-/* What NtQuerySemaphore tells, which the headers do not declare: winternl.h has the function's kin. */
-struct semaphore_state {
-    LONG count;
-    LONG maximum;
-};
-
+/* What the headers do not declare: winternl.h has the function's kin. */
 typedef LONG NTAPI query_semaphore(HANDLE semaphore, int kind, void *state, ULONG size, ULONG *returned);
 
-/* Asks for the semaphore's count and maximum. False if the system does not tell. */
-static bool ask(const jobserver_channel *channel, struct semaphore_state *state) {
+bool jobserver_semaphore_ask(HANDLE semaphore, struct jobserver_semaphore_state *state) {
     FARPROC found = GetProcAddress(GetModuleHandleW(L"ntdll.dll"), "NtQuerySemaphore");
     query_semaphore *query = (query_semaphore *)(void (*)(void))found;
-    return query != NULL && query(channel->semaphore, 0, state, sizeof *state, NULL) >= 0;
+    return query != NULL && query(semaphore, 0, state, sizeof *state, NULL) >= 0;
 }
 
 int jobserver_channel_available(jobserver_channel *channel) {
-    struct semaphore_state state;
-    return ask(channel, &state) ? (int)state.count + atomic_load(&channel->taken) : JOBSERVER_UNSUPPORTED;
+    struct jobserver_semaphore_state state;
+    bool told = jobserver_semaphore_ask(channel->semaphore, &state);
+    return told ? (int)state.count + atomic_load(&channel->taken) : JOBSERVER_UNSUPPORTED;
 }
 
 size_t jobserver_channel_capacity(const jobserver_channel *channel) {
-    struct semaphore_state state;
-    return ask(channel, &state) ? (size_t)state.maximum : 1;
+    struct jobserver_semaphore_state state;
+    return jobserver_semaphore_ask(channel->semaphore, &state) ? (size_t)state.maximum : 1;
 }
 
 /* There is no fork. */

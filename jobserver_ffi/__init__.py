@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .executor import JobserverExecutor
     from .gates import GateStatus, MaxLoad, MaxPressure, MinMemory
     from .helper import HelperThread
+    from .hooks import EventKind, JobserverEvent, log_events
     from .lease import Lease
     from .lease_report import LeaseReport
     from .pool import Pool, PoolStatus
@@ -40,6 +41,7 @@ __all__ = [
     "Client",
     "ClientBusy",
     "ClientClosed",
+    "EventKind",
     "FromEnv",
     "FromEnvError",
     "FromEnvErrorKind",
@@ -47,6 +49,7 @@ __all__ = [
     "HelperClosed",
     "HelperThread",
     "JobserverError",
+    "JobserverEvent",
     "JobserverExecutor",
     "Lease",
     "LeaseBusy",
@@ -63,16 +66,19 @@ __all__ = [
     "Unsupported",
     "copy_sources",
     "get_include",
+    "log_events",
 ]
 
 
 _ON_FIRST_USE = {
+    "EventKind": ".hooks",
     "FUNCTION_TABLE": ".embedding",
     "FromEnv": ".environment",
     "FromEnvError": ".environment",
     "FromEnvErrorKind": ".environment",
     "GateStatus": ".gates",
     "HelperThread": ".helper",
+    "JobserverEvent": ".hooks",
     "JobserverExecutor": ".executor",
     "Lease": ".lease",
     "LeaseReport": ".lease_report",
@@ -83,6 +89,7 @@ _ON_FIRST_USE = {
     "PoolStatus": ".pool",
     "copy_sources": ".embedding",
     "get_include": ".embedding",
+    "log_events": ".hooks",
 }
 
 

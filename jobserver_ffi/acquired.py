@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from ._core import lib
 from .errors import JobserverError, check
 
@@ -13,6 +15,23 @@ if TYPE_CHECKING:
     from .client import Client
 
 _give = lib.jobserver_token_give
+
+
+FREE_THREADED = "free-threading" in sys.version  # what the manual of CPython tells to ask for
+
+
+class FreeCells(list[object]):
+    """The cells of a client that hold nothing."""
+
+    if FREE_THREADED:
+
+        def append(self, cell: object) -> None:
+            """Forgets the cell.
+
+            In a free-threaded Python the thread that made an object ends it, once it runs Python again after another
+            thread dropped it. A token in the cell of a thread that sleeps in `acquire` would be out until that thread
+            has got a token.
+            """
 
 
 class Acquired:
@@ -85,7 +104,7 @@ class Acquired:
         byte = -1 if cell is None else lib.jobserver_token_drop(cell, 0)
         if byte < 0:
             raise JobserverError("this Acquired was released before: it has no byte to keep")
-        self._client._cells.append(cell)
+        self._client._forget(cell)
         return byte
 
     def __repr__(self) -> str:

@@ -73,7 +73,16 @@ class AsyncImplicitSlot(AsyncAcquired, ImplicitSlot):
 class AsyncAcquiredBatch(AcquiredBatch):
     """Several tokens, as an asynchronous context manager too."""
 
-    __slots__ = ()
+    __slots__ = ("_taken",)
+
+    def __init__(self, batch: AcquiredBatch) -> None:
+        super().__init__(batch._client, batch._batch, len(batch))
+        self._taken = batch
+
+    def release(self) -> None:
+        """As `AcquiredBatch.release`."""
+        self._taken.release()
+        self._count = len(self._taken)
 
     async def __aenter__(self) -> AsyncAcquiredBatch:
         return self
@@ -150,7 +159,7 @@ class AsyncClient:
                 batch = self._client.acquire_many(maximum, minimum=minimum, timeout=0)
         if batch is None:
             batch = await self._wait(tasks, Order(batch=(maximum, minimum)), timeout)
-        return AsyncAcquiredBatch(self._client, batch._batch, len(batch))
+        return AsyncAcquiredBatch(batch)
 
     async def _acquire(self, timeout: float | None, *, implicit: bool) -> AsyncAcquired:
         nanoseconds(timeout)

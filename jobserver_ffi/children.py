@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
+from ._core import ffi, lib
+from .errors import ClientClosed
 from .makeflags import merge, parse, remove_auth
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from .client import Client
 
@@ -34,6 +37,16 @@ class ChildProcess(subprocess.Popen[Any]):
         self._returncode: int | None = None
         super().__init__(args, **popen_kwargs)
 
+    def begin(self, watch: Callable[[int], object]) -> None:
+        """Tells `watch` the number of a child that was started with `held_back`, and lets it begin."""
+        try:
+            watch(self.pid)
+        finally:
+            if sys.platform == "win32":
+                from .windows import resume
+
+                resume(self)
+
     # Popen sets this wherever it reaps a child, also in its clean-up of objects that were dropped.
     @property
     def returncode(self) -> int | None:
@@ -47,6 +60,35 @@ class ChildProcess(subprocess.Popen[Any]):
             self._hold = None
 
 
+def held_back(popen_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments for a child that starts nothing before `ChildProcess.begin`.
+
+    On Windows what a process starts is in its lease's job object only if it was there before.
+    """
+    if sys.platform == "win32":
+        from .windows import suspended
+
+        return suspended(popen_kwargs)
+    return popen_kwargs
+
+
+def hold_open(client: Client) -> Any:
+    """Keeps the pool's descriptors and fifo while the result lives."""
+    hold = lib.jobserver_hold_new(client._handle)
+    if hold == ffi.NULL:
+        raise ClientClosed("this client was closed: make a new one")
+    return ffi.gc(hold, lib.jobserver_hold_free)
+
+
+def run(client: Client, args: Any, run_kwargs: dict[str, Any]) -> subprocess.CompletedProcess[Any]:
+    """See `Client.run`."""
+    hold = hold_open(client)
+    try:
+        return subprocess.run(args, **client.configure(**run_kwargs))
+    finally:
+        del hold
+
+
 def configure(client: Client, variables: Iterable[str], popen_kwargs: dict[str, Any]) -> dict[str, Any]:
     """See `Client.configure`."""
     if popen_kwargs.get("close_fds") is False:
@@ -55,7 +97,7 @@ def configure(client: Client, variables: Iterable[str], popen_kwargs: dict[str, 
     environment = child_environment(os.environ if given is None else given, client, variables)
     others = popen_kwargs.get("pass_fds", ())
     # The others may be held by another client's configure, as long as that object lives.
-    held = HeldDescriptors(dict.fromkeys((*others, *client._descriptors)), (client._hold(), others))
+    held = HeldDescriptors(dict.fromkeys((*others, *client._descriptors)), (hold_open(client), others))
     return {**popen_kwargs, "env": environment, "pass_fds": held}
 
 

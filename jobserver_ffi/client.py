@@ -8,7 +8,7 @@ from errno import EAGAIN, EINTR
 from time import monotonic_ns
 
 from ._core import ffi, lib
-from .acquired import Acquired, AcquiredBatch, ImplicitSlot, hold
+from .acquired import FREE_THREADED, Acquired, AcquiredBatch, FreeCells, ImplicitSlot, hold
 from .arguments import LARGEST_LIMIT, batch_size, nanoseconds, pool_limit, whole_number
 from .create import create
 from .errors import ClientClosed, check, error_for, timed_out
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .environment import FromEnv
     from .event import Others
     from .helper import HelperThread
+    from .hooks import OnEvent
     from .ready import W
 
 _acquire = lib.jobserver_token_acquire
@@ -46,19 +47,6 @@ if sys.platform == "win32":
 
     end_waits_on_interrupt()
 
-_FREE_THREADED = "free-threading" in sys.version  # what the manual of CPython tells to ask for
-
-
-class _NotKept(list[object]):
-    """The cells of a client of a free-threaded Python: none is used again.
-
-    There the thread that made an object ends it, once it runs Python again after another thread dropped it. A token in
-    the cell of a thread that sleeps in `acquire` would be out until that thread has got a token.
-    """
-
-    def append(self, cell: object) -> None:
-        """Forgets the cell."""
-
 
 class Client:
     """A jobserver: one that this process makes, or one that it was started under.
@@ -73,6 +61,8 @@ class Client:
             ninja 1.13 and newer); on Windows "semaphore".
         path: With style "fifo", where to make the fifo; it must not exist. Default: a private directory in
             XDG_RUNTIME_DIR or else TMPDIR or /tmp.
+        on_event: Is called with a `JobserverEvent` for each token taken and given back and for each wait, by the thread
+            that does it; see docs/events.md. Without one nothing is done for it.
 
     Raises:
         ValueError: The limit is negative or more than a pipe on this system can hold, or the style is unknown.
@@ -81,30 +71,45 @@ class Client:
 
     __slots__ = ("__weakref__", "_auth", "_cells", "_closed", "_descriptors", "_handle", "_limit")
 
-    def __init__(self, limit: int, *, style: str | None = None, path: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        limit: int,
+        *,
+        style: str | None = None,
+        path: str | os.PathLike[str] | None = None,
+        on_event: OnEvent | None = None,
+    ) -> None:
         self._closed = True
         handle, auth, descriptors = create(pool_limit(limit), style, path)
-        self._begin(handle, auth, descriptors, limit)
+        self._begin(handle, auth, descriptors, limit, on_event)
 
-    def _begin(self, handle: Any, auth: str, descriptors: tuple[int, ...], limit: int | None) -> None:
+    def _begin(
+        self, handle: Any, auth: str, descriptors: tuple[int, ...], limit: int | None, on_event: OnEvent | None
+    ) -> None:
         self._handle = handle
         self._auth = auth
         self._descriptors = descriptors
         self._limit = limit
         # Cells that hold nothing. Each is owned by exactly one place: this list or an Acquired. Two from the start: a
         # list that runs empty gives its memory up, and has to get it again for the next cell.
-        self._cells: list[Any] = _NotKept() if _FREE_THREADED else [self._new_cell(), self._new_cell()]
+        self._cells: list[Any] = FreeCells() if FREE_THREADED else [self._new_cell(), self._new_cell()]
+        if on_event is not None:
+            from .observed import observe
+
+            observe(self, on_event)
         self._closed = False
 
     @classmethod
-    def _joined(cls, handle: Any, auth: str, descriptors: tuple[int, ...]) -> Client:
+    def _joined(cls, handle: Any, auth: str, descriptors: tuple[int, ...], on_event: OnEvent | None = None) -> Client:
         """A client of a pool that somebody else made."""
         self = cls.__new__(cls)
-        self._begin(handle, auth, descriptors, None)
+        self._begin(handle, auth, descriptors, None, on_event)
         return self
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None, *, check_pipe: bool = False) -> Client | None:
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, *, check_pipe: bool = False, on_event: OnEvent | None = None
+    ) -> Client | None:
         """Joins the jobserver that this process was started under.
 
         The first of CARGO_MAKEFLAGS, MAKEFLAGS and MFLAGS that is not empty decides. The process then owns an implicit
@@ -113,6 +118,7 @@ class Client:
         Args:
             environ: Where to look, instead of `os.environ`.
             check_pipe: Insist that `R,W` are pipes (a socket or a device is accepted otherwise).
+            on_event: As for `Client`.
 
         Returns:
             The client, or None where no jobserver is offered: no such variable, none in it, disabled for this process
@@ -121,13 +127,15 @@ class Client:
         Raises:
             FromEnvError: One is offered but unusable; the message says what to do.
         """
-        found = cls.from_env_ext(environ, check_pipe=check_pipe)
+        found = cls.from_env_ext(environ, check_pipe=check_pipe, on_event=on_event)
         if found.error is not None and not found.error.kind.silent:
             raise found.error
         return found.client
 
     @classmethod
-    def from_env_ext(cls, environ: Mapping[str, str] | None = None, *, check_pipe: bool = False) -> FromEnv:
+    def from_env_ext(
+        cls, environ: Mapping[str, str] | None = None, *, check_pipe: bool = False, on_event: OnEvent | None = None
+    ) -> FromEnv:
         """The same as `from_env`, but tells everything and never raises for what the environment says.
 
         Returns:
@@ -135,23 +143,24 @@ class Client:
         """
         from .environment import from_env
 
-        return from_env(os.environ if environ is None else environ, check_pipe=check_pipe)
+        return from_env(os.environ if environ is None else environ, check_pipe=check_pipe, on_event=on_event)
 
     @classmethod
-    def open(cls, auth: str) -> Client:
+    def open(cls, auth: str, *, on_event: OnEvent | None = None) -> Client:
         """Joins a jobserver by its address, as it stands behind `--jobserver-auth=`.
 
         It gives the process no implicit slot: there is none for a process that only knows an address.
 
         Args:
             auth: "R,W" (two descriptors, which must stay open) or "fifo:PATH"; on Windows the name of a semaphore.
+            on_event: As for `Client`.
 
         Raises:
             FromEnvError: It is not the address of a usable jobserver; `.kind` says why.
         """
         from .environment import open_auth
 
-        return open_auth(auth)
+        return open_auth(auth, on_event)
 
     @property
     def auth(self) -> str:
@@ -244,6 +253,10 @@ class Client:
         if cell == ffi.NULL:
             raise MemoryError("no memory for a token cell")
         return ffi.gc(cell, lib.jobserver_token_free)
+
+    def _forget(self, cell: Any) -> None:
+        """Takes back a cell whose token is a raw one now."""
+        self._cells.append(cell)
 
     def try_acquire(self) -> Acquired | None:
         """Takes a token if one is free now. Never blocks, and disturbs nobody.
@@ -482,26 +495,15 @@ class Client:
 
         A fifo that this client made lives until the child has been waited for.
         """
-        from .children import ChildProcess
+        from .children import ChildProcess, hold_open
 
-        return ChildProcess(args, self._hold(), **self.configure(**popen_kwargs))
+        return ChildProcess(args, hold_open(self), **self.configure(**popen_kwargs))
 
     def run(self, args: Any, **run_kwargs: Any) -> subprocess.CompletedProcess[Any]:
         """Runs a child under this jobserver until it ends, as `subprocess.run(args, **client.configure(...))`."""
-        import subprocess
+        from .children import run
 
-        hold = self._hold()
-        try:
-            return subprocess.run(args, **self.configure(**run_kwargs))
-        finally:
-            del hold
-
-    def _hold(self) -> Any:
-        """Keeps the pool's descriptors and fifo while the result lives."""
-        hold = lib.jobserver_hold_new(self._handle)
-        if hold == ffi.NULL:
-            raise ClientClosed("this client was closed: make a new one")
-        return ffi.gc(hold, lib.jobserver_hold_free)
+        return run(self, args, run_kwargs)
 
     def close(self) -> None:
         """Ends the use of this client; again: harmless. Tokens that are out may still be released.

@@ -10,12 +10,14 @@ from errno import EACCES, EBADF, EINVAL, EISDIR, ENOENT, ENOTDIR
 from ._core import ffi, lib
 from .client import Client
 from .errors import JobserverError, check, error_for
-from .makeflags import parse
+from .makeflags import MakeFlags, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
+
+    from .hooks import OnEvent
 
 # The first one that is not empty decides, as in the Rust crate (which stops at one that is set but empty).
 VARIABLES = ("CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS")
@@ -120,7 +122,7 @@ class _Refused(Exception):
         self.mend = mend
 
 
-def from_env(environ: Mapping[str, str], *, check_pipe: bool) -> FromEnv:
+def from_env(environ: Mapping[str, str], *, check_pipe: bool, on_event: OnEvent | None) -> FromEnv:
     """See `Client.from_env_ext`."""
     variable = next((name for name in VARIABLES if environ.get(name)), None)
     if variable is None:
@@ -143,17 +145,27 @@ def from_env(environ: Mapping[str, str], *, check_pipe: bool) -> FromEnv:
         problem = f"{variable} has --jobserver-auth={_short(auth)}, but {refused.reason}"
         return FromEnv(None, FromEnvError(refused.kind, variable, value, problem, refused.mend), variable, value)
     lib.jobserver_client_inherit(handle)
-    return FromEnv(Client._joined(handle, auth, descriptors), None, variable, value)
+    return FromEnv(Client._joined(handle, auth, descriptors, on_event), None, variable, value)
 
 
-def open_auth(auth: str) -> Client:
+def flags_in(environ: Mapping[str, str]) -> MakeFlags:
+    """What the variable says that decides in an environment, also another process's; nothing if none is set."""
+    return parse(next((environ[name] for name in VARIABLES if environ.get(name)), ""))
+
+
+def address_in(environ: Mapping[str, str]) -> str | None:
+    """The address in the variable that decides, if it has one."""
+    return flags_in(environ).auth
+
+
+def open_auth(auth: str, on_event: OnEvent | None) -> Client:
     """See `Client.open`."""
     try:
         handle, descriptors = _open(auth, check_pipe=False)
     except _Refused as refused:
         problem = f"the address {_short(auth)} cannot be used: {refused.reason}"
         raise FromEnvError(refused.kind, None, auth, problem, refused.mend) from None
-    return Client._joined(handle, auth, descriptors)
+    return Client._joined(handle, auth, descriptors, on_event)
 
 
 def _short(text: str, most: int = 200) -> str:

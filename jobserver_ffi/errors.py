@@ -108,11 +108,11 @@ def timed_out(timeout: float | None) -> AcquireTimeout:
     return AcquireTimeout(errno.ETIMEDOUT, f"no token became free within {timeout} s")
 
 
-def no_leases() -> Unsupported:
-    """The error of whoever wants a lease where there is none: on Windows."""
+def no_bridge() -> Unsupported:
+    """The error of a pool whose slots are to be tokens of another jobserver, on Windows."""
     return Unsupported(
-        "this system has no leases: its pools are semaphores, and a semaphore does not tell who takes a token, so "
-        "what a killed process held cannot be known; use a Client"
+        "a pool on Windows has slots of its own only, it cannot take them from another jobserver: give it a number of "
+        "slots, or start the process with the client itself"
     )
 
 

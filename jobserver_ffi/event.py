@@ -51,6 +51,10 @@ class Event:
         """Makes the next wait sleep. Look afterwards at what the event tells of, not before."""
         lib.jobserver_event_clear(self._handle)
 
+    def close(self) -> None:
+        """Frees it now; it must not be used any more. One that is dropped is freed too, by PyPy some time later."""
+        ffi.release(self._handle)
+
     def wait(self) -> None:
         """Sleeps until the event is set, or a signal comes."""
         lib.jobserver_event_wait(self._handle)

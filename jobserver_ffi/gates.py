@@ -46,6 +46,7 @@ class MaxLoad(Gate):
 
     Raises:
         ValueError: The limit is not above 0.
+        Unsupported: The system has neither (Windows).
     """
 
     def __init__(self, limit: float, root: str = "/") -> None:
@@ -55,6 +56,8 @@ class MaxLoad(Gate):
         self._limit = limit
         self._file = os.path.join(root, "proc/loadavg")
         self._last: float | None = None
+        if not hasattr(os, "getloadavg") and not os.path.exists(self._file):
+            raise Unsupported("this system has no load average: leave this gate out, or watch its memory (MinMemory)")
 
     def measure(self) -> bool | None:
         """See `Gate.measure`."""
@@ -219,6 +222,18 @@ class GateStatus:
     name: str
     value: float
     held_back: int
+
+
+def measured(name: str, value: float) -> str:
+    """What a gate measured last, with its unit, as people read it.
+
+    Args:
+        name: The gate's.
+        value: As in `GateStatus`.
+    """
+    if name.startswith("memory below"):
+        return f"{value / 2**30:.1f} GiB"
+    return f"{value:.1f}%" if name.endswith("%") else f"{value:.2f}"
 
 
 class Gatekeeper:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ._core import ffi, lib
 from .arguments import nanoseconds, whole_number
-from .children import ChildProcess, HeldDescriptors
+from .children import ChildProcess, HeldDescriptors, held_back
 from .client import VARIABLES
-from .errors import AcquireTimeout, LeaseBusy, PoolClosed, error_for, no_leases
+from .create import STYLES
+from .errors import AcquireTimeout, LeaseBusy, PoolClosed, error_for
 from .lease_report import LeaseReport, report_of
 from .makeflags import merge, remove_auth
 from .style import style_for
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from .pool import Pool
 
-_STYLES = ("auto", "pipe", "fifo")
+_STYLES = ("auto", *STYLES)
 _MOMENT = 5.0  # seconds that a pool may take, on a busy machine, to see that a process has ended
 
 
@@ -102,11 +103,11 @@ class Lease:
         arguments = self._prepare(tuple(map(os.fsdecode, command)), variables, popen_kwargs)
         self._start(slot_timeout)
         try:
-            process = ChildProcess(args, self, **arguments)
+            process = ChildProcess(args, self, **held_back(arguments))
         except BaseException:
             lib.jobserver_lease_give_up(self._handle)
             raise
-        self.watch(process.pid)
+        process.begin(self.watch)
         return process
 
     def run(
@@ -226,6 +227,8 @@ class Lease:
         out = ffi.new("jobserver_lease **")
         self._check(lib.jobserver_lease_open(self._pool._handle, terms, out))
         self._handle = ffi.gc(out[0], lib.jobserver_lease_free)
+        if self._pool._watcher is not None:
+            self._handle = self._pool._watcher.watch(self._handle, self._name, command)
         return self._handle
 
     def _start(self, timeout: float | None) -> None:
@@ -245,15 +248,13 @@ class Lease:
         code = -EINTR
         while code == -EINTR:
             code = function(self._handle, max(end - monotonic_ns(), 0) if end else limit)
-        if code in (-EAGAIN, -ETIMEDOUT):
+        if code in (-EAGAIN, -lib.ETIMEDOUT):  # which on Windows may be another number than Python's
             raise AcquireTimeout(ETIMEDOUT, f"{failure} within {timeout} s")
         self._check(code)
 
     def _check(self, code: int) -> None:
         if code == lib.JOBSERVER_CLOSED:
             raise PoolClosed("this pool was closed, or is the pool of the process that this one was forked from")
-        if code == lib.JOBSERVER_UNSUPPORTED:
-            raise no_leases()
         if code < 0:
             raise error_for(code)
 
@@ -287,5 +288,6 @@ def _address(handle: Any) -> tuple[str, tuple[int, ...]]:
     found = ffi.new("int[3]")
     lib.jobserver_lease_descriptors(handle, found)
     name = ffi.string(path)
-    auth = "fifo:" + os.fsdecode(name) if name else f"{found[0]},{found[1]}"
+    kind = "fifo:" if "fifo" in STYLES else ""  # the name of a semaphore stands by itself
+    auth = kind + os.fsdecode(name) if name else f"{found[0]},{found[1]}"
     return auth, tuple(number for number in found if number >= 0)

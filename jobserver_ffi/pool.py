@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ._core import ffi, lib
 from .arguments import pool_limit
 from .client import Client
-from .create import fifo_directories
-from .errors import PoolClosed, Unsupported, check, no_leases
+from .create import STYLES, fifo_directories
+from .errors import PoolClosed, Unsupported, check, no_bridge
 from .event import Event
 from .gates import Gate, Gatekeeper, GateStatus
 from .lease import Lease
@@ -23,6 +23,9 @@ from .lease_report import LeaseReport
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
+
+    from .hooks import OnEvent
+    from .lease_events import LeaseWatcher
 
 ORPHAN_TIMEOUT = 60.0  # seconds
 GATE_INTERVAL = 1_000_000_000  # nanoseconds between two looks at the machine
@@ -62,9 +65,9 @@ class Pool:
     tokens in its hands loses none, one that gives back too many makes none up, and each gets its share. The clients are
     unmodified tools. Of clients that keep the protocol never more than `limit` jobs run at once.
 
-    A thread of this process, in C and without the GIL, moves the tokens. It sleeps while nothing moves. A context
-    manager; leaving it closes the pool. Every method may be called from any thread. In a forked child the pool can only
-    be dropped. Not on Windows.
+    A thread of this process, in C and without the GIL, moves the tokens. On Linux it sleeps while nothing moves,
+    elsewhere it looks after 1 to 50 ms while there are leases. A context manager; leaving it closes the pool. Every
+    method may be called from any thread. In a forked child the pool can only be dropped.
 
     Args:
         source: How many slots, at least 1; or the client of an outer jobserver that they come from, which must stay
@@ -77,15 +80,26 @@ class Pool:
         gates: What must not get worse: `MaxLoad`, `MinMemory`, `MaxPressure`. While a gate is closed fewer and fewer
             slots are used, as jobs end; each lease keeps its first slot and its minimum. They are looked at once a
             second while tokens move, and not while none does.
+        on_event: Is called with a `JobserverEvent` when a lease is opened, gets its first slot, gives back too much,
+            and ends, perhaps with tokens lost: mostly in a thread that there is only for this; see docs/events.md.
 
     Raises:
         ValueError: The number is below 1.
         OSError: The system refused (no descriptors left, no directory for fifos …).
-        Unsupported: This system has no leases.
+        Unsupported: The source is a client, on Windows.
     """
 
-    def __init__(self, source: int | Client, *, gates: Sequence[Gate] = (), directory: str | None = None) -> None:
+    def __init__(
+        self,
+        source: int | Client,
+        *,
+        gates: Sequence[Gate] = (),
+        directory: str | None = None,
+        on_event: OnEvent | None = None,
+    ) -> None:
         self._closed = True
+        if isinstance(source, Client) and "semaphore" in STYLES:
+            raise no_bridge()
         self._limit = None if isinstance(source, Client) else _checked(source)
         self._handle = _create(self._limit or 0, directory)
         self._gatekeeper = Gatekeeper(gates)
@@ -94,8 +108,11 @@ class Pool:
         if isinstance(source, Client):
             threads.append(_thread("jobserver bridge", _bridge, self._handle, source))
         if gates:
-            threads.append(_thread("jobserver gates", _keep_gates, self._handle, self._gatekeeper))
-        self._end = weakref.finalize(self, _end, self._handle, threads)
+            threads.append(_thread("jobserver gates", _keep_gates, self._handle, self._gatekeeper, Event()))
+        self._watcher = None if on_event is None else _watcher(self._handle, on_event)
+        if self._watcher is not None:
+            threads.append(_thread("jobserver events", self._watcher.serve))
+        self._end = weakref.finalize(self, _end, self._handle, threads, self._watcher)
         for thread in threads:
             thread.start()
         self._closed = False
@@ -120,13 +137,14 @@ class Pool:
         Args:
             name: What it is called in reports.
             style: "pipe" (every make), "fifo" (make 4.4, ninja 1.13), or "auto": a command that is a make is asked for
-                its version, otherwise the make in PATH.
+                its version, otherwise the make in PATH. On Windows "semaphore", which "auto" is there.
             minimum: Slots that are set aside for it from its start, which waits for them, to its end.
             maximum: Most slots that it may have, its process's included; None for no limit of its own.
             weight: Its share when several leases want tokens, beside the others' weights.
             orphan_timeout: Seconds for which processes that are left behind count as the lease's: it ends when the last
-                of them is gone (they inherit a descriptor, which some programs close), so that a killed make's
-                compilers and what is started next are never more than the slots. None: for ever; 0: not at all.
+                of them is gone (they inherit a descriptor, which some programs close; on Windows they are in a job
+                object), so that a killed make's compilers and what is started next are never more than the slots.
+                None: for ever; 0: not at all.
 
         Raises:
             ValueError: The minimum is more than the pool has (with an outer jobserver: more than 1, since slots set
@@ -222,12 +240,10 @@ def _checked(limit: int) -> int:
 def _create(limit: int, preferred: str | None) -> Any:
     out = ffi.new("jobserver_broker **")
     code = -EAGAIN
-    for directory in fifo_directories(preferred):
+    for directory in fifo_directories(preferred) if "fifo" in STYLES else [""]:
         code = lib.jobserver_broker_create(os.fsencode(directory), limit, out)
-        if code in (0, lib.JOBSERVER_UNSUPPORTED):
+        if code == 0:
             break
-    if code == lib.JOBSERVER_UNSUPPORTED:
-        raise no_leases()
     check(code)
     return ffi.gc(out[0], lib.jobserver_broker_free)
 
@@ -246,9 +262,8 @@ def _bridge(handle: Any, outer: Client) -> None:
     lib.jobserver_broker_bridge(handle, outer._handle)
 
 
-def _keep_gates(handle: Any, gatekeeper: Gatekeeper) -> None:
-    """The thread that looks after the machine, asleep while no token moves."""
-    event = Event()
+def _keep_gates(handle: Any, gatekeeper: Gatekeeper, event: Event) -> None:
+    """The thread that looks after the machine, asleep on the event while no token moves."""
     found = ffi.new("jobserver_broker_report *")
     interval = 0
     while lib.jobserver_broker_rest(handle, event._handle, interval) == 0:
@@ -258,11 +273,19 @@ def _keep_gates(handle: Any, gatekeeper: Gatekeeper) -> None:
         lib.jobserver_broker_allow(handle, _NO_LIMIT if allowed is None else allowed)
 
 
-def _end(handle: Any, threads: list[threading.Thread]) -> None:
+def _watcher(handle: Any, on_event: OnEvent) -> LeaseWatcher:
+    from .lease_events import LeaseWatcher
+
+    return LeaseWatcher(handle, on_event)
+
+
+def _end(handle: Any, threads: list[threading.Thread], watcher: LeaseWatcher | None) -> None:
     """Stops the threads, when the pool is closed or dropped, or at exit."""
     lib.jobserver_broker_stop(handle)
+    if watcher is not None:
+        watcher.stop()
     for thread in threads:
-        if thread.is_alive():
+        if thread.is_alive() and thread is not threading.current_thread():  # a hook may close the pool, or drop it
             thread.join()
     # Now, not when the last reference is gone: at exit that would be never, and the directory would stay.
     ffi.release(handle)

@@ -39,20 +39,30 @@ def slot_or_ready(client: Client, others: Iterable[W], timeout: float | None) ->
     with ExitStack() as opened:
         watched = [(descriptor(other, opened), other) for other in others]
         event = Event(when_implicit_slot_is_free=True)
+        opened.callback(event.close)
         waitables = ffi.new("intptr_t[]", [*(number for number, _ in watched), event.waitable])
-        end = monotonic() + timeout if timeout is not None else None
-        while True:
-            found = ready(watched)
-            if found:
-                return None, found
-            event.clear()
-            left = None if end is None else max(end - monotonic(), 0)
-            try:
-                slot = client._implicit_slot() or client._acquire_or((waitables, len(watched) + 1), left)
-            except AcquireTimeout:
-                return None, ready(watched)
-            if slot is not None:
-                return slot, []
+        # No frame that sees the stack close has the slot in a variable: an exception out of a callback of the stack is
+        # a cycle with its traceback, and a token in there would be out until the garbage is collected.
+        return _first(client, watched, event, waitables, timeout)
+
+
+def _first(
+    client: Client, watched: list[tuple[int, W]], event: Event, waitables: Any, timeout: float | None
+) -> tuple[Acquired | None, list[W]]:
+    """What comes first. The event and the descriptors are in `waitables`."""
+    end = monotonic() + timeout if timeout is not None else None
+    while True:
+        found = ready(watched)
+        if found:
+            return None, found
+        event.clear()
+        left = None if end is None else max(end - monotonic(), 0)
+        try:
+            slot = client._implicit_slot() or client._acquire_or((waitables, len(watched) + 1), left)
+        except AcquireTimeout:
+            return None, ready(watched)
+        if slot is not None:
+            return slot, []
 
 
 def wait_for_slot(client: Client, timeout: float | None) -> Acquired:
@@ -96,7 +106,7 @@ def child_descriptor(child: subprocess.Popen[Any], opened: ExitStack) -> int:
 def exit_descriptor(pid: int, opened: ExitStack) -> int:
     """A pidfd on Linux, a kqueue on macOS and the BSDs."""
     if sys.platform == "linux":
-        pidfd = os.pidfd_open(pid)
+        pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else pidfd_open(pid)
         opened.callback(os.close, pidfd)
         return pidfd
     queue = select.kqueue()
@@ -104,6 +114,17 @@ def exit_descriptor(pid: int, opened: ExitStack) -> int:
     exits = select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
     queue.control([exits], 0)
     return queue.fileno()
+
+
+def pidfd_open(pid: int) -> int:
+    """What PyPy lacks, and a CPython that was compiled with the headers of a Linux before 5.3."""
+    import ctypes
+
+    number = 434  # the same on all but one of the processors that Linux knows
+    pidfd = int(ctypes.CDLL(None, use_errno=True).syscall(number, pid, 0))
+    if pidfd < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return pidfd
 
 
 def always_readable(opened: ExitStack) -> int:

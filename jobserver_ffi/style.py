@@ -1,4 +1,4 @@
-"""Which style of jobserver the make reads that a command is, or may start."""
+"""The style of a jobserver: that of a pool that is there, and the one that a make reads."""
 
 from __future__ import annotations
 
@@ -11,16 +11,35 @@ from .create import STYLES
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from .client import Client
+
     Warn = Callable[[str], object]
 
 _MAKE = re.compile(r"(b|g|gnu|p|re)?make(-?\d+(\.\d+)*)?(\.exe)?")
 _FIRST_WITH_FIFO = (4, 4)
-_LONGEST_ANSWER = 5  # seconds that a make may take to tell its version
+_LONGEST_ANSWER = 30  # seconds that a make may take to tell its version
 
 
 def is_make(program: str) -> bool:
     """Whether a program is a make, by its name."""
     return _MAKE.fullmatch(os.path.normcase(os.path.basename(program))) is not None
+
+
+def style_of(client: Client) -> str:
+    """The style of a pool that was joined: "pipe", "fifo", "semaphore", "socket" or "device".
+
+    Raises:
+        FileNotFoundError: Its fifo has been removed.
+    """
+    import stat
+
+    if os.name == "nt":
+        return "semaphore"
+    path = client.auth.removeprefix("fifo:")
+    status = os.stat(path) if path != client.auth else os.fstat(client._descriptors[0])
+    if not stat.S_ISFIFO(status.st_mode):
+        return "socket" if stat.S_ISSOCK(status.st_mode) else "device"
+    return "fifo" if path != client.auth else "pipe"
 
 
 def style_for(command: Sequence[str], environment: Mapping[str, str], warn: Warn) -> str:

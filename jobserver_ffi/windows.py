@@ -45,6 +45,25 @@ def handle(other: subprocess.Popen[Any] | object) -> int:
     return int(found)
 
 
+_CREATE_SUSPENDED = 4
+
+
+def suspended(popen_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments for Popen with which a process does nothing until `resume`."""
+    return {**popen_kwargs, "creationflags": popen_kwargs.get("creationflags", 0) | _CREATE_SUSPENDED}
+
+
+def resume(process: subprocess.Popen[Any]) -> None:
+    """Lets a suspended process begin.
+
+    `subprocess` has closed the handle of its thread, so all of it is resumed, which Microsoft does not document.
+    """
+    import ctypes
+    from ctypes import wintypes
+
+    ctypes.WinDLL("ntdll").NtResumeProcess(wintypes.HANDLE(handle(process)))
+
+
 def is_signalled(number: int) -> bool:
     """Whether what the handle leads to is signalled: a process has ended, an event is set."""
     import _winapi

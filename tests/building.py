@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import jobserver_ffi
 from jobserver_ffi import Client
 
@@ -24,10 +22,7 @@ from .overlap import GUARD, JobCounter, captured
 
 SOURCES = Path(__file__).parent.parent
 
-# Variations that take long; all of them run with JOBSERVER_FFI_BUILDS=all.
-long_form = pytest.mark.skipif(
-    os.environ.get("JOBSERVER_FFI_BUILDS") != "all", reason="JOBSERVER_FFI_BUILDS is not all"
-)
+BACK_ENDS = ("cmake", "meson-python", "ninja", "scikit-build-core")
 LONG_GUARD = 4 * GUARD  # for what downloads and builds
 
 COUNTED = """\

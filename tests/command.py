@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -132,17 +133,18 @@ class Shell:
 
     Attributes:
         job: The job's process number.
+        terminal: What a person would sit at: what is written there is typed, what the job writes is read there.
         told: What the shell tells of the job: "stopped", "foreground", and "status N" (negative: a signal) at the end.
     """
 
     def __init__(self, terminal: int, told: Lines, wanted: int) -> None:
         self.told = told
-        self._terminal, self._wanted = terminal, wanted
+        self.terminal, self._wanted = terminal, wanted
         self.job = int(told.next())
 
     def press(self, key: bytes) -> None:
         """Types something at the terminal."""
-        os.write(self._terminal, key)
+        os.write(self.terminal, key)
 
     def foreground(self, *, continued: bool = True) -> None:
         """Gives a stopped job the terminal and continues it, as `fg` does; or leaves it stopped."""
@@ -150,12 +152,27 @@ class Shell:
         assert self.told.next() == "foreground"
 
 
+def set_size(terminal: int, columns: int, rows: int) -> None:
+    """Gives a terminal another size, of which it tells the foreground."""
+    import fcntl
+    import termios
+
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
 @contextmanager
-def shell(command: list[str], *, background: bool = False, **popen_kwargs: Any) -> Iterator[Shell]:
-    """Runs a command as the job of a shell on a new terminal, in the foreground or in the background."""
+def shell(
+    command: list[str], *, background: bool = False, size: tuple[int, int] | None = None, **popen_kwargs: Any
+) -> Iterator[Shell]:
+    """Runs a command as the job of a shell on a new terminal, in the foreground or in the background.
+
+    The terminal does not tell its size, unless there is one: columns and rows.
+    """
     import pty
 
     terminal, end = pty.openpty()
+    if size is not None:
+        set_size(terminal, *size)
     (told, tell), (wanted, want) = os.pipe(), os.pipe()
     started = subprocess.Popen(
         [*python(SHELL), str(tell), str(wanted), "background" if background else "foreground", *command],

@@ -37,9 +37,11 @@ def open_descriptors() -> int:
     return int(getattr(psutil.Process(), "num_handles" if os.name == "nt" else "num_fds")())
 
 
-# A shell without job control starts what it puts into the background with Ctrl-C ignored, and children inherit that.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell without job control starts what it puts into the background with the terminal's signals ignored, and `nohup`
+# does so with its end; children inherit that.
+for name, handler in (("SIGINT", signal.default_int_handler), ("SIGQUIT", signal.SIG_DFL), ("SIGHUP", signal.SIG_DFL)):
+    if (number := getattr(signal, name, None)) and signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # What a test may name in its mark `needs`: so it is skipped where the system has no such thing, whatever its name.
 CAPABILITIES = {
@@ -57,6 +59,10 @@ CAPABILITIES = {
     "descriptors to wait for": os.name == "posix",
     "descriptors that can be counted": open_descriptors() > 0,
     "limits of other processes": sys.platform == "linux",
+    # PyPy ends what was dropped when it collects, which waiting for a token does not bring about.
+    "objects that end when they are dropped": sys.implementation.name == "cpython",
+    # After Ctrl-C that nobody caught PyPy ends itself by the signal, without exit() and without ending objects.
+    "objects that end with the process": sys.implementation.name == "cpython",
     # Free-threaded Python leaves it to the thread that made an object to end it, when it runs Python again.
     "objects that any thread can end": "free-threading" not in sys.version,
     "subreaper": sys.platform == "linux",
@@ -77,6 +83,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if lacking:
             item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(lacking)}"))
 
+
+# Whether tests that try something many times, or in many variations, do all of it, as `.ci/long` lets them once a week.
+LONG = os.environ.get("JOBSERVER_FFI_LONG") == "true"
+long_form = pytest.mark.skipif(not LONG, reason="JOBSERVER_FFI_LONG is not true")
 
 PATH = os.pathsep.join(
     [
@@ -116,7 +126,7 @@ def wait_until_asleep(process: int | str, thread: int | None = None) -> None:
         time.sleep(0.1)
         return
     place = Path(f"/proc/{process}/task/{thread or process}/wchan")
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not any(name in place.read_text() for name in ("pipe_read", "ep_poll", "epoll_wait", "poll_schedule")):
         assert time.monotonic() < end, f"the thread never slept, but is in {place.read_text()}"
         time.sleep(0)
@@ -264,7 +274,8 @@ def cargo() -> Tool:
 
 @pytest.fixture(scope="session")
 def building(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """A fresh virtual environment with what builds extensions."""
-    from .building import new_environment
+    """A fresh virtual environment with what builds extensions, and the back ends that do."""
+    from .building import BACK_ENDS, new_environment
 
-    return new_environment(tmp_path_factory.mktemp("building") / "venv", "cffi", "cython", "pybind11", "wheel")
+    place = tmp_path_factory.mktemp("building") / "venv"
+    return new_environment(place, "cffi", "cython", "pybind11", "wheel", *BACK_ENDS)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from .command import JOBSERVER, Done, Lines, Running
+from .conftest import missing
 from .overlap import GUARD
 
 if TYPE_CHECKING:
@@ -98,6 +99,29 @@ def new_place() -> Iterator[Place]:
             yield place
         finally:
             place.end()
+
+
+OTHER_USER = 54321
+
+
+# The user may have no right to read the program, so all of it is loaded before.
+AS_OTHER_USER = f"""\
+import importlib.metadata, os, pwd, resource, subprocess, sys
+import jobserver_ffi.serve.server, jobserver_ffi.serve.client
+import jobserver_ffi.cli.serve, jobserver_ffi.cli.status, jobserver_ffi.cli.join
+import jobserver_ffi.status.running, jobserver_ffi.status.surrounding, jobserver_ffi.status.text
+from jobserver_ffi.cli import main
+os.setgroups([])
+os.setgid({OTHER_USER})
+os.setuid({OTHER_USER})
+sys.exit(main())
+"""
+
+
+def as_other_user(*words: str) -> list[str]:
+    if os.geteuid() != 0:
+        missing("the right to be another user (root)")
+    return [sys.executable, "-I", "-c", AS_OTHER_USER, *words]
 
 
 class Held:

@@ -29,7 +29,7 @@ from jobserver_ffi.worker_processes import WorkerProcesses
 from jobserver_ffi.worker_threads import WorkerThreads
 
 SLOTS = 5  # as many as most of the tests have workers
-GUARD = 60
+GUARD = 120
 
 started: list[tuple[weakref.ref[WorkQueue], Client]] = []
 """Those that the running test has started, not kept alive: a test waits a second for threads that are referred to."""
@@ -95,7 +95,7 @@ class ProcessPoolExecutor(JobserverExecutor):
         """An attribute of the pool within, which is started by the first item that has its slot, not by `submit`."""
         assert isinstance(self._queue, WorkerProcesses)
         end = time.monotonic() + GUARD
-        while self._queue.threads and self._queue.pool._executor_manager_thread is None:
+        while self._queue.threads and not has_begun(self._queue.pool._executor_manager_thread):
             assert time.monotonic() < end, "the first item was never handed over"
             time.sleep(0.001)
         return getattr(self._queue.pool, name)
@@ -115,6 +115,16 @@ class ProcessPoolExecutor(JobserverExecutor):
 
 concurrent.futures.ThreadPoolExecutor = ThreadPoolExecutor  # type: ignore[assignment, misc]
 concurrent.futures.ProcessPoolExecutor = ProcessPoolExecutor  # type: ignore[assignment, misc]
+
+
+def has_begun(thread: Any) -> bool:
+    """Whether it was started, so that it can be waited for. A pool has its thread an instant before."""
+    try:
+        if thread is not None:
+            thread.join(0)
+    except RuntimeError:
+        return False
+    return thread is not None
 
 
 def all_whole() -> None:

@@ -24,7 +24,7 @@ from .test_fork_and_exit import in_child
 
 pytestmark = pytest.mark.quick
 
-GUARD = 60
+GUARD = 120
 NewPipe = Callable[[bytes], TokenPipe]
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -377,6 +377,7 @@ def test_the_loop_is_closed_while_tasks_wait() -> None:
         gc.collect()
 
 
+@pytest.mark.needs("objects that end when they are dropped")
 def test_dropping_a_client_warns_and_ends_its_thread() -> None:
     async def main() -> None:
         with Client(1) as client:

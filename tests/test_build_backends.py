@@ -6,20 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from .building import OURS, Environment, Project, built, long_form, new_environment
+from .building import OURS, Environment, Project, built
 from .command import Done, Running
-from .conftest import Tool
+from .conftest import Tool, long_form
 from .overlap import JobCounter
 
 pytestmark = pytest.mark.needs("sh", "fifo", "signals")
 
 UNITS = 5
-
-
-@pytest.fixture(scope="module")
-def backends(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    place = tmp_path_factory.mktemp("backends") / "venv"
-    return new_environment(place, "cffi", "cmake", "meson-python", "ninja", "scikit-build-core", "wheel")
 
 
 PYPROJECT = """\
@@ -76,8 +70,8 @@ class BackendProject(Project):
 
 
 @pytest.fixture
-def project(backends: Environment, tmp_path: Path) -> BackendProject:
-    return BackendProject(tmp_path, backends)
+def project(building: Environment, tmp_path: Path) -> BackendProject:
+    return BackendProject(tmp_path, building)
 
 
 def jobserver(project: Project, *words: str) -> list[str]:
@@ -165,9 +159,9 @@ def test_max_jobs_of_pytorch(project: BackendProject) -> None:
     counter.check()
 
 
-def test_wheels_of_several_packages_share_one_pool(backends: Environment, tmp_path: Path) -> None:
+def test_wheels_of_several_packages_share_one_pool(building: Environment, tmp_path: Path) -> None:
     """Three back ends at the same time, two slots."""
-    projects = [BackendProject(tmp_path / name, backends) for name in ("meson", "cmake", "setuptools")]
+    projects = [BackendProject(tmp_path / name, building) for name in ("meson", "cmake", "setuptools")]
     projects[0].meson()
     projects[1].cmake()
     projects[2].setup(OURS)
@@ -178,7 +172,7 @@ def test_wheels_of_several_packages_share_one_pool(backends: Environment, tmp_pa
         for project in projects:
             words += ["---", *project.pip_wheel()]
         command = jobserver(projects[0], "run", "-j2", "--style=fifo", "--check", *words[1:])
-        environment = {**backends.variables, "CMAKE_GENERATOR": "Ninja", **variables}
+        environment = {**building.variables, "CMAKE_GENERATOR": "Ninja", **variables}
         with Running(command, cwd=tmp_path, env=environment) as running:
             built(running.finish())
     assert (counter.jobs, counter.stuck) == (3 * UNITS, False)
@@ -186,9 +180,9 @@ def test_wheels_of_several_packages_share_one_pool(backends: Environment, tmp_pa
     assert all(list(project.directory.glob("wheels/*.whl")) for project in projects)
 
 
-def test_make_builds_wheels_at_the_same_time(backends: Environment, tmp_path: Path, make441: Tool) -> None:
+def test_make_builds_wheels_at_the_same_time(building: Environment, tmp_path: Path, make441: Tool) -> None:
     """A makefile's recipes: with a fifo, which passes through pip, and without a + there."""
-    projects = [BackendProject(tmp_path / name, backends) for name in ("first", "second")]
+    projects = [BackendProject(tmp_path / name, building) for name in ("first", "second")]
     for project in projects:
         project.setup(OURS)
     with JobCounter(2 * UNITS, 2, lambda: 0) as counter:
@@ -196,7 +190,7 @@ def test_make_builds_wheels_at_the_same_time(backends: Environment, tmp_path: Pa
         rules = "".join(f"{p.directory.name}:\n\t{' '.join(p.pip_wheel())}\n" for p in projects)
         (tmp_path / "Makefile").write_text(f"all: first second\n.PHONY: all first second\n{rules}")
         command = [make441.path, "-j2", "-s", "--jobserver-style=fifo"]
-        with Running(command, cwd=tmp_path, env={**backends.variables, **variables}) as running:
+        with Running(command, cwd=tmp_path, env={**building.variables, **variables}) as running:
             done = built(running.finish())
     assert "jobserver" not in done.stderr
     assert (counter.jobs, counter.stuck) == (2 * UNITS, False)

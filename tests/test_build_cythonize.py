@@ -11,8 +11,9 @@ import pytest
 
 from jobserver_ffi import Client
 
-from .building import Environment, Project, built, long_form
+from .building import Environment, Project, built
 from .command import Done, Running
+from .conftest import long_form
 from .overlap import JobCounter
 
 pytestmark = pytest.mark.needs("sh", "pipe")

@@ -13,9 +13,9 @@ import pytest
 
 from jobserver_ffi import Client
 
-from .building import SERIAL, Environment, Project, built, commands_in, long_form, names
+from .building import SERIAL, Environment, Project, built, commands_in, names
 from .command import Running
-from .conftest import Tool
+from .conftest import Tool, long_form
 from .overlap import GUARD, JobCounter
 
 pytestmark = pytest.mark.needs("sh", "pipe")

@@ -11,8 +11,9 @@ import pytest
 
 from jobserver_ffi import Client
 
-from .building import OURS, SERIAL, SOURCES, Environment, Project, built, commands_in, long_form
+from .building import OURS, SERIAL, SOURCES, Environment, Project, built, commands_in
 from .command import Running
+from .conftest import long_form
 from .overlap import JobCounter
 
 pytestmark = pytest.mark.needs("sh", "pipe")

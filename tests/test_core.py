@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import missing
+from .conftest import long_form, missing
 
 pytestmark = pytest.mark.needs("fork")  # what Windows can do is tested by tests/core/windows, in .ci/windows
 
@@ -109,9 +109,16 @@ def run_under(tool: Tool, program: Path, directory: Path) -> None:
     assert list(directory.iterdir()) == [], "files were left behind"
 
 
+# What other systems run differs from Linux in the waits only: their races and leaks are looked for once a week.
 @pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize("name", TOOLS)
-@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize(
+    ("build", "name"),
+    [
+        pytest.param(build, name, marks=long_form if build == "portable" and name in ("thread", "valgrind") else ())
+        for build in BUILDS
+        for name in TOOLS
+    ],
+)
 def test_core(build: str, name: str, program: str, programs: Programs, tmp_path: Path) -> None:
     tool = TOOLS[name]
     if tool.command and shutil.which(tool.command[0]) is None:

@@ -180,7 +180,7 @@ def test_a_program_that_closes_them(make43: Tool, tmp_path: Path) -> None:
     in_recipe(make43, "-j3", f"sh -c {inner}; true", tmp_path).check("descriptors-closed")
 
 
-BLIND = doctor_after("import jobserver_ffi.doctor.processes as seen; seen._PROC = '/no/proc'")
+BLIND = doctor_after("import jobserver_ffi.processes as seen; seen._PROC = '/no/proc'")
 
 
 def test_sudo_where_processes_cannot_be_seen(make43: Tool, tmp_path: Path) -> None:

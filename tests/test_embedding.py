@@ -306,8 +306,10 @@ def test_a_newer_table_with_more_functions_is_taken(fresh: Path) -> None:
 
 @needs_posix
 def test_a_package_without_a_table_is_refused(fresh: Path, tmp_path: Path) -> None:
+    """Such a package has all the rest: what else an extension imports from it is there."""
     (tmp_path / "jobserver_ffi").mkdir()
-    (tmp_path / "jobserver_ffi" / "__init__.py").touch()
+    real = str(Path(jobserver_ffi.__file__).parent)
+    (tmp_path / "jobserver_ffi" / "__init__.py").write_text(f"__path__ = [{real!r}]\n")
     said = run(fresh, f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{IMPORT}")
     assert said.startswith("ImportError this extension needs version 1"), said
     assert said.endswith("has none: install a newer jobserver-ffi")

@@ -7,11 +7,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import pytest
 
-from .conftest import missing
+from .conftest import CAPABILITIES, missing
 
 MODULE = "test_concurrent_futures"
 ROOT = Path(__file__).parents[1]
@@ -30,6 +33,14 @@ THREADS = {
 COUNTED = "lets the second thread fail to start; with ours that is another thread than with the standard library's"
 FORKED = {"test_cancel_futures": LATER, "test_python_finalization_error": COUNTED}
 STARTED = {**FORKED, "test_processes_terminate": LATER, "test_saturation": LATER}
+
+
+class Running(NamedTuple):
+    """A program that runs the tests of some classes."""
+
+    process: subprocess.Popen[bytes]
+    out: IO[str]
+    err: IO[str]
 
 
 def has_tests(place: Path) -> bool:
@@ -54,27 +65,40 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return missing(f"CPython's own tests of executors: libpython{version}-testsuite")
 
 
+CASES = {
+    "ThreadPool": THREADS,
+    **({"ProcessPoolFork": FORKED, "ProcessPoolForkserver": STARTED} if CAPABILITIES["fork"] else {}),
+    "ProcessPoolSpawn": STARTED,
+}
+FEWEST = {"ThreadPool": 35}
+
+
+@pytest.fixture(scope="module")
+def running(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running]]:
+    """All of them at once, since they mostly sleep: the process, what it prints, and what it complains of."""
+    place = tmp_path_factory.mktemp("running")
+    environment = {**os.environ, "PYTHONPATH": f"{directory}{os.pathsep}{ROOT}"}
+    with ExitStack() as stack:
+        started = {}
+        for prefix, excluded in CASES.items():
+            out, err = (stack.enter_context(open(place / f"{prefix}.{name}", "w+")) for name in ("out", "err"))
+            command = [sys.executable, "-m", "tests.stdlib_executors", prefix, *excluded]
+            process = stack.enter_context(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=err))
+            stack.callback(process.kill)
+            started[prefix] = Running(process, out, err)
+        yield started
+
+
 @pytest.mark.timeout(GUARD + 60)
-@pytest.mark.parametrize(
-    ("prefix", "excluded", "fewest"),
-    [
-        ("ThreadPool", THREADS, 35),
-        pytest.param("ProcessPoolFork", FORKED, 45, marks=pytest.mark.needs("fork")),
-        pytest.param("ProcessPoolForkserver", STARTED, 45, marks=pytest.mark.needs("fork")),
-        ("ProcessPoolSpawn", STARTED, 45),
-    ],
-)
-def test_the_standard_library_s_tests_pass(prefix: str, excluded: dict[str, str], fewest: int, directory: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.stdlib_executors", prefix, *excluded],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{directory}{os.pathsep}{ROOT}"},
-        capture_output=True,
-        text=True,
-        timeout=GUARD,
-        check=True,
-    )
+@pytest.mark.parametrize("prefix", CASES)
+def test_the_standard_library_s_tests_pass(prefix: str, running: dict[str, Running]) -> None:
+    process, out, err = running[prefix]
+    status = process.wait(GUARD)
+    out.seek(0)
+    err.seek(0)
+    printed, complaints = out.read(), err.read()
+    assert status == 0, complaints
     # The tests print too; the last thing is the summary.
-    found = json.loads(done.stdout[done.stdout.index('{"ran"') :])
-    assert found["failed"] == [], done.stderr
-    assert found["ran"] - len(found["skipped"]) >= fewest, found
+    found = json.loads(printed[printed.index('{"ran"') :])
+    assert found["failed"] == [], complaints
+    assert found["ran"] - len(found["skipped"]) >= FEWEST.get(prefix, 45), found

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,9 @@ from .command import run
 from .conftest import CAPABILITIES, Tool
 from .overlap import GUARD
 from .test_bridge import hold, wait_for
+
+if sys.platform != "win32":
+    import resource
 
 
 def write(root: Path, **files: str) -> None:
@@ -123,7 +129,6 @@ def test_gatekeeper_closes_and_opens_by_and_by() -> None:
     assert [always.look(2) for _ in range(20)][-1] == 1
 
 
-@pytest.mark.needs("signals")
 def test_closed_gate_holds_tokens_back_and_lets_each_lease_start(tmp_path: Path) -> None:
     memory(tmp_path, 10)
     with Pool(4, gates=[MinMemory(0.5, str(tmp_path))]) as pool:
@@ -144,6 +149,24 @@ def test_closed_gate_holds_tokens_back_and_lets_each_lease_start(tmp_path: Path)
 
 
 @pytest.mark.needs("signals")
+def test_pool_without_descriptors_for_its_gates_is_refused() -> None:
+    """However few are left: no pool goes on without its gates."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    refused = 0
+    with open(os.devnull) as first:
+        for left in range(40):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (first.fileno() + 1 + left, hard))
+            try:
+                with Pool(2, gates=[Scripted(True)]):
+                    assert "jobserver gates" in {thread.name for thread in threading.enumerate()}
+            except OSError as error:
+                assert error.errno == errno.EMFILE
+                refused += 1
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert 0 < refused < 40
+
+
 def test_minimum_is_not_held_back(tmp_path: Path) -> None:
     memory(tmp_path, 10)
     with Pool(4, gates=[MinMemory(0.5, str(tmp_path))]) as pool, pool.lease("first") as first:

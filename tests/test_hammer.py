@@ -50,7 +50,7 @@ def hammer(client: Client, witness: Witness, seed: int) -> None:
             witness.leave(byte)
             client.release_raw(byte)
         elif way == 1:
-            byte = client.acquire(60).drop_without_releasing()
+            byte = client.acquire(120).drop_without_releasing()
             witness.enter(byte)
             witness.leave(byte)
             client.release_raw(byte)
@@ -65,13 +65,14 @@ def hammer(client: Client, witness: Witness, seed: int) -> None:
             except AcquireTimeout:
                 held.clear()
         elif way == 5:
-            with client.acquire_many(3, minimum=2, timeout=60) as batch:
+            with client.acquire_many(3, minimum=2, timeout=120) as batch:
                 assert len(batch) in (2, 3)
         else:
             client.acquire_many(2)
         held.clear()
 
 
+@pytest.mark.needs("objects that end when they are dropped")
 def test_eight_threads(whole: NewPipe) -> None:
     client = whole(TOKENS).client()
     witness = Witness()
@@ -92,6 +93,7 @@ def test_eight_threads(whole: NewPipe) -> None:
     assert client.available() == len(TOKENS)
 
 
+@pytest.mark.needs("objects that end when they are dropped")
 @pytest.mark.parametrize("own_client", [False, True], ids=["inherited", "opened"])
 def test_eight_processes(own_client: bool, whole: NewPipe) -> None:
     pipe = whole(TOKENS)

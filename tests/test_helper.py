@@ -24,7 +24,7 @@ from .test_fork_and_exit import in_child
 
 pytestmark = pytest.mark.quick
 
-GUARD = 60
+GUARD = 120
 NewPipe = Callable[[bytes], TokenPipe]
 
 
@@ -65,6 +65,7 @@ def test_the_callback_runs_in_the_helpers_thread() -> None:
         assert threads.get(timeout=GUARD) == native_id(helper) != threading.get_native_id()
 
 
+@pytest.mark.needs("objects that end when they are dropped")
 @pytest.mark.needs("objects that any thread can end")
 def test_a_token_that_nobody_keeps_goes_back() -> None:
     with Client(1) as client, helper_of(client) as (helper, delivered):
@@ -210,6 +211,7 @@ def test_several_helpers_and_the_client_itself() -> None:
             token.release()
 
 
+@pytest.mark.needs("objects that end when they are dropped")
 @pytest.mark.needs("descriptors that can be counted")
 def test_a_thousand_helpers() -> None:
     descriptors, threads = open_descriptors(), threading.active_count()
@@ -297,7 +299,7 @@ def callback(future):
 helper = client.into_helper_thread(callback)
 for _ in range({requests}):
     helper.request_token()
-assert got.wait(60)
+assert got.wait(120)
 {end}
 """
 

@@ -1,11 +1,10 @@
 """Real builds on leases, killed at random moments: no token is lost, and never more jobs run than there are slots.
 
-JOBSERVER_KILLS=1000 pytest tests/test_lease_kills.py
+JOBSERVER_FFI_LONG=true pytest tests/test_lease_kills.py
 """
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -17,7 +16,7 @@ import pytest
 
 from jobserver_ffi import LeaseReport, Pool
 
-from .conftest import Tool, need_make
+from .conftest import LONG, Tool, need_make
 from .overlap import GUARD, JobCounter, quiet, server_command
 from .test_real_cargo import cargo_in, counted, crates
 
@@ -77,7 +76,7 @@ def kill_many(pool: Pool, builds: Builds, kills: int, chance: random.Random, lat
 
 @pytest.mark.timeout(3600)
 def test_killed_at_random_moments(ninja: Tool, tmp_path: Path) -> None:
-    left = int(os.environ.get("JOBSERVER_KILLS", "50"))
+    left = 1000 if LONG else 50
     chance = random.Random(left)
     peak = lost = jobs = 0
     patience = 1

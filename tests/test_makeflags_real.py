@@ -44,7 +44,7 @@ def run_make(gnu_make: Tool, tmp_path: Path) -> Run:
             capture_output=True,
             text=True,
             errors="surrogateescape",
-            timeout=60,
+            timeout=120,
             check=False,
         )
 

@@ -15,23 +15,26 @@ from typing import Any
 import pytest
 
 from jobserver_ffi import AcquireTimeout, Lease, LeaseBusy, Pool, PoolClosed
+from jobserver_ffi.create import STYLES
 from jobserver_ffi.makeflags import parse
 
 from .command import python
-from .overlap import GUARD
+from .overlap import FOR_MAKE, GUARD, KILL, KILLED
 from .overlap import python as program
+from .test_bridge import wait_for
 
-pytestmark = pytest.mark.needs("pipe")
+# What Windows needs in each environment.
+SYSTEM = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}
 
-STYLES = ["pipe", "fifo"]
+NOTHING = python("")  # the command that does nothing
 
 # Takes tokens, says so, and ends as it is told: a status, or "kill".
-HOLDER = """\
+HOLDER = f"""\
 client = Client.from_env()
 held = [client.acquire() for _ in range(int(sys.argv[1]))]
 print("held", flush=True)
 if sys.stdin.readline() == "kill\\n":
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), {KILL})
 """
 
 
@@ -73,7 +76,7 @@ def test_process_takes_as_many_as_there_are(style: str, pool: Pool) -> None:
 @pytest.mark.parametrize("style", STYLES)
 def test_killed_process_loses_none(style: str, pool: Pool) -> None:
     with pool.lease("killed", style=style) as lease:
-        assert Holder(lease, 3).end("kill") == -signal.SIGKILL
+        assert Holder(lease, 3).end("kill") == KILLED
         report = lease.wait(GUARD)
     assert report.lost == 3 and report.complaints == ["3 tokens not given back: back in the pool"]
     with pool.lease("next", style=style) as lease:
@@ -84,26 +87,31 @@ def test_process_waits_for_its_slot(pool: Pool) -> None:
     with pool.lease("first") as first, pool.lease("second") as second:
         holder = Holder(first, 3)
         with pytest.raises(AcquireTimeout, match="second"):
-            second.run(["true"], slot_timeout=0)
+            second.run(NOTHING, slot_timeout=0)
         assert second.report().state == "open"
-        waiting = threading.Thread(target=second.run, args=(["true"],))
+        waiting = threading.Thread(target=second.run, args=(NOTHING,))
         waiting.start()
-        while second.report().state != "queued":
-            os.sched_yield()
+        wait_for(lambda: second.report().state == "queued")
         assert pool.status().queued == 1
         holder.end("good")
         waiting.join(GUARD)
         assert second.wait(GUARD).queue_seconds > 0
 
 
+def test_free_slot_is_had_without_waiting(pool: Pool) -> None:
+    for name in ("one", "two"):
+        with pool.lease(name) as lease:
+            assert lease.run(NOTHING, slot_timeout=0).returncode == 0
+
+
 def test_implicit_slot_of_the_process_and_what_it_sees(pool: Pool, tmp_path: Path) -> None:
     show = [*python("import os; print(os.environ['MAKEFLAGS'], os.environ['X'])")]
-    environment = {"MAKEFLAGS": "k -j2 --jobserver-auth=7,8", "X": "y", "MFLAGS": "-k -j2", "PATH": ""}
-    with pool.lease("show", style="fifo") as lease:
-        done = lease.run(show, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    environment = {**SYSTEM, "MAKEFLAGS": "k -j2 --jobserver-auth=7,8", "X": "y", "MFLAGS": "-k -j2", "PATH": ""}
+    with pool.lease("show", style=STYLES[-1]) as lease:
+        done = lease.run(show, env=environment, cwd=tmp_path, capture_output=True, text=True, **FOR_MAKE)
     flags, _, rest = done.stdout.rpartition(" ")
     assert (parse(flags).jobs, rest) == (4, "y\n")
-    assert (parse(flags).auth or "").startswith("fifo:/")
+    assert (parse(flags).auth or "").startswith("fifo:/" if "fifo" in STYLES else "jobserver-ffi-")
 
 
 def test_command_that_cannot_be_started_gives_its_slot_back(pool: Pool) -> None:
@@ -111,23 +119,23 @@ def test_command_that_cannot_be_started_gives_its_slot_back(pool: Pool) -> None:
         with pytest.raises(FileNotFoundError):
             lease.popen(["/no/such/program"])
         assert (lease.report().state, pool.status().in_use) == ("open", 0)
-        assert lease.run(["true"]).returncode == 0
+        assert lease.run(NOTHING).returncode == 0
 
 
 def test_one_process_for_each_lease(pool: Pool) -> None:
     with pool.lease("one") as lease:
         holder = Holder(lease, 0)
-        for again in (lambda: lease.run(["true"]), lease.close, lambda: lease.watch(holder.process.pid)):
+        for again in (lambda: lease.run(NOTHING), lease.close, lambda: lease.watch(holder.process.pid)):
             with pytest.raises(LeaseBusy):
                 again()
         holder.end("good")
         lease.wait(GUARD)
         with pytest.raises(LeaseBusy):
-            lease.run(["true"])
+            lease.run(NOTHING)
 
 
 def test_configure_and_watch(pool: Pool) -> None:
-    with pool.lease("own", style="pipe") as lease:
+    with pool.lease("own", style=STYLES[0]) as lease:
         process = subprocess.Popen([*program(HOLDER), "2"], **lease.configure(stdin=subprocess.PIPE))
         with pytest.raises(LeaseBusy):
             lease.wait(0)
@@ -139,7 +147,7 @@ def test_configure_and_watch(pool: Pool) -> None:
 
 def test_configure_without_watch_ends_when_it_is_closed(pool: Pool) -> None:
     with pool.lease("own") as lease:
-        subprocess.run(["true"], check=True, **lease.configure())
+        subprocess.run(NOTHING, check=True, **lease.configure())
         assert pool.status().in_use == 1
     assert lease.report().state == "ended"
 
@@ -160,7 +168,7 @@ def test_orphans_keep_their_slots(style: str, pool: Pool) -> None:
         "token = client.acquire()\n"
         "orphan = subprocess.Popen([sys.executable, '-c', 'import sys; sys.stdin.read()'], close_fds=False)\n"
         "print('held', flush=True)\n"
-        "signal.pause()\n"
+        "threading.Event().wait()\n"
     )
     with pool.lease("parent", style=style) as lease:
         process = lease.popen(program(parent), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -212,7 +220,7 @@ def test_two_leases_share(pool: Pool) -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"style": "semaphore"}, "style='semaphore'"),
+        ({"style": "socket"}, "style='socket'"),
         ({"minimum": 5}, "minimum=5"),
         ({"minimum": -1}, "minimum=-1"),
         ({"maximum": 0}, "maximum=0"),
@@ -225,7 +233,7 @@ def test_wrong_arguments(arguments: dict[str, Any], named: str, pool: Pool) -> N
     with pytest.raises(ValueError, match=named):
         pool.lease("wrong", **arguments)
     with pool.lease("x") as lease, pytest.raises(ValueError, match="close_fds"):
-        lease.popen(["true"], close_fds=False)
+        lease.popen(NOTHING, close_fds=False)
 
 
 def test_wrong_limits(pool: Pool) -> None:
@@ -255,6 +263,7 @@ def test_unclosed_pool_is_told_of() -> None:
         Pool(3).limit  # noqa: B018
 
 
+@pytest.mark.needs("signals")
 def test_ctrl_c_ends_the_wait_for_a_slot(pool: Pool) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -265,7 +274,7 @@ def test_ctrl_c_ends_the_wait_for_a_slot(pool: Pool) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
         try:
             with pytest.raises(KeyboardInterrupt):
-                second.run(["true"])
+                second.run(NOTHING)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, previous)
@@ -273,6 +282,7 @@ def test_ctrl_c_ends_the_wait_for_a_slot(pool: Pool) -> None:
         holder.end("good")
 
 
+@pytest.mark.needs("fork")
 def test_forked_child_can_only_drop_it(pool: Pool) -> None:
     with pool.lease("parents") as lease:
         holder = Holder(lease, 1)
@@ -292,6 +302,7 @@ def test_forked_child_can_only_drop_it(pool: Pool) -> None:
         holder.end("good")
 
 
+@pytest.mark.needs("fifo")
 def test_nothing_is_left_at_exit(tmp_path: Path) -> None:
     """Also of a pool that was not closed, and of a process that died (by the next one)."""
     environment = {**os.environ, "TMPDIR": str(tmp_path), "XDG_RUNTIME_DIR": ""}
@@ -310,7 +321,7 @@ def test_client_in_a_process_on_a_lease(pool: Pool) -> None:
         "    assert own.implicit and len(batch) == 3\n"
         "    assert client.try_acquire() is None\n"
     )
-    with pool.lease("client", style="fifo") as lease:
+    with pool.lease("client", style=STYLES[-1]) as lease:
         assert lease.run(program(text)).returncode == 0
         assert lease.wait(GUARD).complaints == []
 
@@ -332,7 +343,7 @@ sys.stdin.readline()
 """
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", ["pipe", "fifo"])
 @pytest.mark.parametrize(
     ("take", "give", "complaint"),
     [
@@ -353,8 +364,7 @@ def test_who_breaks_the_protocol_is_named_and_harms_nobody(
             assert process.stdout.readline() == "taken\n"
             process.stdin.write("\n")
             process.stdin.flush()
-            while len(give) and lease.report().slots > 1:
-                os.sched_yield()
+            wait_for(lambda: not give or lease.report().slots == 1)
             left = 4 - 1 - (0 if give else take)
             Holder(other, left - 1).end("good")
             other.wait(GUARD)

@@ -16,7 +16,13 @@ from pathlib import Path
 import pytest
 
 SNAPSHOT = Path(__file__).with_name("public_names.txt")
-MODULES = ["jobserver_ffi", "jobserver_ffi.aio", "jobserver_ffi.build"]
+MODULES = [
+    "jobserver_ffi",
+    "jobserver_ffi.aio",
+    "jobserver_ffi.build",
+    "jobserver_ffi.opentelemetry",
+    "jobserver_ffi.timeline",
+]
 
 
 def signature(function: object) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import queue
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -276,11 +279,12 @@ def test_the_socket_of_the_workers_is_removed(tmp_path: Path, whole: NewPipe) ->
     assert not list(place.glob("jobserver-pytest-*"))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_workers_are_served_again_when_there_are_descriptors() -> None:
+def test_workers_are_served_again_when_there_are_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     """The service outlives a moment in which there are none: else who asks next would wait for ever."""
     import resource  # not on Windows
 
+    ended: queue.SimpleQueue[threading.ExceptHookArgs] = queue.SimpleQueue()
+    monkeypatch.setattr(threading, "excepthook", ended.put)  # pytest's own opens files
     with Client(1) as client:
         service = Service(client)
         workers = [Remote(service.address)]
@@ -304,3 +308,5 @@ def test_workers_are_served_again_when_there_are_descriptors() -> None:
             worker.close()
         service.close()
         assert client.available() == 1
+        why = ended.get(timeout=GUARD_OF_ONE_WAIT).exc_value
+        assert isinstance(why, OSError) and why.errno == errno.EMFILE

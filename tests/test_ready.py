@@ -17,7 +17,7 @@ from .conftest import open_descriptors, wait_until_asleep
 
 pytestmark = pytest.mark.quick
 
-GUARD = 60
+GUARD = 120
 UNTIL_TOLD = [sys.executable, "-c", "import sys; sys.stdin.read()"]
 
 
@@ -144,13 +144,13 @@ thread = threading.Thread(target=lambda: got.append({wait}))
 thread.start()
 {asleep}
 first.release()
-thread.join(60)
+thread.join(120)
 assert not thread.is_alive(), "the free implicit slot woke nobody"
 assert got[0].implicit
 """
 
 
-@pytest.mark.parametrize("wait", ["client.slot()", "client.slot(60)", "client.slot_or_ready([never.waitable], 60)[0]"])
+@pytest.mark.parametrize("wait", ["client.slot()", "client.slot(99)", "client.slot_or_ready([never.waitable], 99)[0]"])
 def test_the_implicit_slot_that_becomes_free_ends_the_wait(wait: str) -> None:
     """With no token in the pool the implicit slot is all that there is: who waits for a slot must get it."""
     asleep = "from tests.conftest import wait_until_asleep; import os; wait_until_asleep(os.getpid(), thread.native_id)"

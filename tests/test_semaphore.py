@@ -13,11 +13,12 @@ from typing import Any
 import psutil
 import pytest
 
-from jobserver_ffi import Client, OverRelease, Pool, Unsupported
+from jobserver_ffi import Client, MaxLoad, OverRelease, Pool, Unsupported
 
 from .command import JOBSERVER
 from .conftest import Tool
 from .overlap import FOR_MAKE, GUARD, JobCounter, captured
+from .test_bridge import wait_for
 
 pytestmark = pytest.mark.needs("semaphore")
 
@@ -184,8 +185,8 @@ for way in sys.argv[1:]:
         exec(f"def wait(client): client.{way}", wait)
         for _ in range(3):
             timer = threading.Timer(0.05, signal.raise_signal, [signal.SIGINT])
-            timer.start()
             try:
+                timer.start()
                 wait["wait"](client)
             except KeyboardInterrupt:
                 print(way)
@@ -259,10 +260,10 @@ def test_a_token_that_is_lost_is_told_of(make441: Tool, tmp_path: Path) -> None:
 
 FAMILY = """
 import subprocess, time
-sleeper = "import time; time.sleep(120)"
+sleeper = "import time; time.sleep(600)"
 child = subprocess.Popen([sys.executable, "-I", "-S", "-c", sleeper])
 print(os.getpid(), child.pid, flush=True)
-time.sleep(120)
+time.sleep(600)
 """
 
 
@@ -286,22 +287,37 @@ family = command.stdout.readline()
 assert kernel.GenerateConsoleCtrlEvent(signal.CTRL_C_EVENT, 0)
 print(family.strip(), command.wait(), flush=True)
 """
-DEAF = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('deaf', flush=True); time.sleep(120)"
+# `jobserver`, which hears of Ctrl-C only when what it runs has ended of it. What is added last is told first.
+LATE_TO_HEAR = f"""
+import ctypes, psutil, time
+from jobserver_ffi.cli import main, supervise_windows
+def hold_back(event):
+    psutil.wait_procs(psutil.Process().children())
+    time.sleep(0.2)  # how late, not a synchronisation
+    return False
+hold_back = ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_ulong)(hold_back)
+assert ctypes.WinDLL("kernel32").SetConsoleCtrlHandler(hold_back, True)
+supervise_windows._LATEST_INTERRUPT = {GUARD}
+sys.exit(main())
+"""
+DEAF = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
 INTERRUPTED_FAMILY = f"""
 import subprocess, time
 child = subprocess.Popen([sys.executable, "-I", "-S", "-c", {DEAF!r}], stdout=subprocess.PIPE)
 child.stdout.readline()
 print(os.getpid(), child.pid, flush=True)
 try:
-    time.sleep(120)
+    for _ in range(12000):  # Python's sleep misses a Ctrl-C that comes as it begins
+        time.sleep(0.05)
 except KeyboardInterrupt:
     os._exit(7)
 """
 
 
-def test_no_process_of_the_command_outlives_ctrl_c() -> None:
+@pytest.mark.parametrize("jobserver", [JOBSERVER, program(LATE_TO_HEAR)], ids=["at once", "late to hear"])
+def test_no_process_of_the_command_outlives_ctrl_c(jobserver: list[str]) -> None:
     """It ends CMD; what CMD started does not listen to it, and is ended by the job object."""
-    command = [*JOBSERVER, "run", "-j2", "--", *program(INTERRUPTED_FAMILY)]
+    command = [*jobserver, "run", "-j2", "--", *program(INTERRUPTED_FAMILY)]
     with subprocess.Popen(program(AT_A_CONSOLE, *command), **captured({})) as console:
         *family, status = finish(console).split()
     assert status == "7"
@@ -315,9 +331,146 @@ def wait_until_gone(process: int) -> None:
         psutil.Process(process).wait(GUARD)
 
 
-def test_leases_are_refused_and_the_reason_told() -> None:
-    with pytest.raises(Unsupported, match="a semaphore does not tell who takes a token"):
-        Pool(2)
+TAKE_AND_GIVE = """
+import ctypes
+from ctypes import wintypes
+from jobserver_ffi import Client
+client = Client.from_env()
+for _ in range(int(sys.argv[1])):
+    client.acquire_raw()
+kernel = ctypes.WinDLL("kernel32")
+kernel.OpenSemaphoreW.restype = wintypes.HANDLE
+handle = wintypes.HANDLE(kernel.OpenSemaphoreW(0x1F0003, False, client.auth))
+print("taken", flush=True)
+sys.stdin.readline()
+give = int(sys.argv[2])
+print(int(give > 0 and kernel.ReleaseSemaphore(handle, give, None)), flush=True)
+sys.stdin.readline()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("take", "give", "accepted", "complaint"),
+    [
+        (2, 0, False, "2 tokens not given back: back in the pool"),
+        (1, 3, True, "2 tokens given back that had not been taken: thrown away"),
+        (1, 9, False, "1 token not given back: back in the pool"),
+        (1, 1, True, None),
+    ],
+)
+def test_who_breaks_the_protocol_on_a_lease_is_named_and_harms_nobody(
+    take: int, give: int, accepted: bool, complaint: str | None
+) -> None:
+    """The semaphore of a lease has room for the slots of the pool; what is beyond that the system refuses."""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with Pool(4) as pool:
+        with pool.lease("offender", maximum=take + 1) as lease:
+            process = lease.popen(program(TAKE_AND_GIVE, str(take), str(give)), **pipes)
+            assert process.stdin is not None and process.stdout is not None
+            with process:
+                assert process.stdout.readline() == "taken\n"
+                wait_for(lambda: lease.report().slots == take + 1)
+                process.stdin.write("\n")
+                process.stdin.flush()
+                assert process.stdout.readline() == f"{accepted:d}\n"
+                wait_for(lambda: lease.report().slots == (1 if accepted else take + 1))
+                process.communicate("\n", timeout=GUARD)
+            assert lease.wait(GUARD).complaints == ([complaint] if complaint else [])
+        assert pool.status().in_use == 0
+
+
+def writes(directory: Path, counter: JobCounter, jobs: int) -> None:
+    """A makefile and a build.ninja whose jobs are counted."""
+    names = " ".join(f"job{number}" for number in range(jobs))
+    (directory / "Makefile").write_text(f"all: {names}\n{names}:\n\t@{counter.command}\n")
+    edges = "".join(f"build {name}: job\n" for name in names.split())
+    (directory / "build.ninja").write_text(f"rule job\n  command = {counter.command}\n{edges}")
+
+
+def builds_in(directory: Path, make441: Tool, ninja: Tool) -> dict[str, list[str]]:
+    """The command of each tool."""
+    return {
+        "make": [make441.path, "-s", "-C", str(directory)],
+        "ninja": [ninja.path, "--quiet", "-C", str(directory)],
+    }
+
+
+@pytest.mark.parametrize("tool", ["make", "ninja"])
+def test_a_build_that_is_terminated_loses_no_token(tool: str, make441: Tool, ninja: Tool, tmp_path: Path) -> None:
+    """It held each of them. They are back when the last of its jobs has ended, and the next build fills the slots."""
+    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with Pool(4) as pool:
+        with pool.lease(tool) as lease:
+            with JobCounter(1000, 1000, lambda: 0) as counter:  # which lets none go
+                writes(tmp_path, counter, 8)
+                process = lease.popen(builds_in(tmp_path, make441, ninja)[tool], **FOR_MAKE, **pipes)
+                wait_for(lambda: counter.jobs == 4)
+                process.kill()
+                process.wait(GUARD)
+                wait_for(lambda: lease.report().state == "orphans")
+                assert (lease.report().slots, lease.report().lost) == (4, 0)
+            report = lease.wait(GUARD)
+        assert (report.peak, report.lost, report.orphans, pool.status().in_use) == (4, 3, "ended", 0)
+        with JobCounter(8, 4, lambda: 0) as counter:
+            writes(tmp_path, counter, 8)
+            with pool.lease("next") as lease:
+                done = lease.run(builds_in(tmp_path, make441, ninja)[tool], **FOR_MAKE, **captured({}))
+            assert (done.returncode, done.stderr) == (0, "")
+        counter.check()
+        assert lease.report().complaints == []
+
+
+def test_several_commands_share_the_slots(make441: Tool, ninja: Tool, tmp_path: Path) -> None:
+    with JobCounter(24, 4, lambda: 0, once=True) as counter:
+        writes(tmp_path, counter, 12)
+        make, command = builds_in(tmp_path, make441, ninja).values()
+        done = run("-j4", "--check", *make, "---", *command)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (counter.stuck, counter.jobs, counter.peak) == (False, 24, 4)
+
+
+def test_the_first_failure_of_several_is_the_status_and_who_lost_tokens_is_named(tmp_path: Path) -> None:
+    lose = program("from jobserver_ffi import Client\nClient.from_env().acquire_raw()\nos._exit(0)\n")
+    done = run("-j1", "--check", *program("os._exit(3)"), "---", "no-such-program", "---", *program("print('two')"))
+    assert (done.returncode, done.stdout) == (3, "two\n")
+    assert "cannot run `no-such-program`: there is no such program in PATH" in done.stderr
+    done = run("-j3", "--check", *program("print('one')"), "---", *lose)
+    assert (done.returncode, done.stdout) == (70, "one\n")
+    assert done.stderr.startswith(f"jobserver: `{sys.executable}` left tokens missing: 1 of 2;")
+
+
+def test_more_commands_than_slots_run_one_after_the_other(tmp_path: Path) -> None:
+    running = str(tmp_path / "running")
+    job = program(f"import time\nos.mkdir({running!r})\ntime.sleep(0.05)\nos.rmdir({running!r})")
+    done = run("-j1", *job, "---", *job, "---", *job)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ctrl_c_ends_several_and_starts_none(tmp_path: Path) -> None:
+    """Also where a process that one of them has started does not listen to it."""
+    command = [*JOBSERVER, "run", "-j1", "--", *program(INTERRUPTED_FAMILY), "---"]
+    command += program(f"open({str(tmp_path / 'started')!r}, 'x')")
+    with subprocess.Popen(program(AT_A_CONSOLE, *command), **captured({})) as console:
+        *family, status = finish(console).split()
+    assert (len(family), status, (tmp_path / "started").exists()) == (2, "7", False)
+    for number in family:
+        wait_until_gone(int(number))
+
+
+def test_a_gate_holds_tokens_back(make441: Tool, tmp_path: Path) -> None:
+    with JobCounter(3, 1, lambda: 0) as counter:
+        (tmp_path / "Makefile").write_text(f"all: 1 2 3\n1 2 3:\n\t@{counter.command}\n")
+        done = run("-j3", "--min-memory", "9999T", "--check", make441.path, "-s", "-C", str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    counter.check()
+    with pytest.raises(Unsupported, match="no load average"):
+        MaxLoad(5, str(tmp_path))
+
+
+def test_what_leases_cannot_do_here_is_refused_and_the_reason_told() -> None:
+    with Client(2) as client, pytest.raises(Unsupported, match="cannot take them from another jobserver"):
+        Pool(client)
 
 
 def test_what_make_starts_finds_the_semaphore_of_make(make441: Tool, tmp_path: Path) -> None:

@@ -16,13 +16,13 @@ import pytest
 
 from jobserver_ffi import Client
 
-from .conftest import TokenPipe, wait_until_asleep
+from .conftest import LONG, TokenPipe, wait_until_asleep
 
 GUARD = 120
 NewPipe = Callable[[bytes], TokenPipe]
 
-# How long all kinds of waiters are at it; JOBSERVER_FFI_SOAK=60 in the weekly run.
-SOAK_SECONDS = float(os.environ.get("JOBSERVER_FFI_SOAK", "3"))
+# How long all kinds of waiters are at it; a minute in the weekly run.
+SOAK_SECONDS = 60.0 if LONG else 3.0
 
 SOAK = """\
 import asyncio, os, queue, random, subprocess, sys, threading, time

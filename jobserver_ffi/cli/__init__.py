@@ -15,6 +15,7 @@ SUBCOMMANDS = {
     "run": "run a command under a jobserver",
     "serve": "serve one pool of slots to all builds of this user",
     "status": "show who uses the slots of a served pool",
+    "top": "watch a served pool in the terminal, as it changes",
 }
 
 
@@ -27,6 +28,10 @@ def main() -> int:
     words = sys.argv[1:]
     parser, chosen = _parsers(words)
     try:
+        if "--timings" in words and chosen is not None:
+            from .timings import join_optional_values
+
+            words = join_optional_values(chosen, words)
         arguments, unknown = parser.parse_known_args(words)
         if unknown:
             (chosen or parser).error(f"unrecognized arguments: {' '.join(unknown)}")

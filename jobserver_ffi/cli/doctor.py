@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .messages import shown
+from .messages import shown, write
 
 if TYPE_CHECKING:
     from typing import Any
@@ -70,19 +67,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
         text = json.dumps(_as_json(diagnosis, tools), indent=2) + "\n"
     else:
         text = "\n".join(_as_text(diagnosis, tools)) + "\n"
-    _print(text)
+    write(text)
     return 0 if diagnosis.usable else 1
-
-
-def _print(text: str) -> None:
-    """Prints to stdout; a reader that has gone (`| head`) is no reason to fail.
-
-    It goes around sys.stdout, whose leftovers would change the exit status when Python ends.
-    """
-    rest = text.encode(sys.stdout.encoding, "backslashreplace")
-    with suppress(BrokenPipeError):
-        while rest:
-            rest = rest[os.write(sys.stdout.fileno(), rest) :]
 
 
 def _as_json(diagnosis: Diagnosis, tools: list[Tool] | None) -> dict[str, Any]:

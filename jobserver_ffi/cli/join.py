@@ -22,11 +22,13 @@ from .execute import caller_environment, cannot_run
 from .messages import say, shown
 from .on_leases import NO_JOBSERVER, settle
 from .pools import start_server
+from .progress import Progress, of_served_pool
 from .run import warn_of_own_jobs
 from .supervise import Supervisor
 
 if TYPE_CHECKING:
     from ..lease_report import LeaseReport
+    from ..timeline.recorder import Recorder
 
 assert sys.platform != "win32"
 
@@ -85,7 +87,15 @@ class _Watch:
             os.write(self._lease.take, os.read(self._lease.give, select.PIPE_BUF))
 
 
-def run_in_pool(command: list[str], pool: str, jobs: int | None, style: str | None, check: bool) -> int:
+def run_in_pool(
+    command: list[str],
+    pool: str,
+    jobs: int | None,
+    style: str | None,
+    check: bool,
+    recorder: Recorder | None,
+    progress: Progress,
+) -> int:
     """Joins a pool, which is started if nobody serves it, and runs the command there.
 
     Args:
@@ -94,6 +104,8 @@ def run_in_pool(command: list[str], pool: str, jobs: int | None, style: str | No
         jobs: Slots of a pool that must be started.
         style: The style of the lease; None or "auto": what the command reads.
         check: Whether tokens that are missing are an error.
+        recorder: Records the run.
+        progress: Shows the pool while the command runs.
 
     Returns:
         The exit status.
@@ -117,17 +129,31 @@ def run_in_pool(command: list[str], pool: str, jobs: int | None, style: str | No
         )
         return NO_JOBSERVER
     watch = _Watch(connection, lease, pool, name)
+
+    def started(process: int) -> None:
+        watch.start()
+        if recorder is not None:
+            recorder.follow(process, 0)
+        progress.begin(of_served_pool(pool))
+
+    if recorder is not None:
+        recorder.use_server(pool)
+        recorder.add_lease(name, command)
     supervisor = Supervisor()
     lib.jobserver_adopt_orphans()
     for descriptor in lease.for_command:
         os.set_inheritable(descriptor, True)
+
     try:
         environment = environment_of_lease(environment, lease.auth, lease.limit, VARIABLES)
-        status = supervisor.run(command, environment, lambda _: watch.start())
+        with progress:
+            status = supervisor.run(command, environment, started, progress.hidden)
     except OSError as error:
         return cannot_run(command[0], error)
     wait_for_orphans(ORPHAN_TIMEOUT)
     report = watch.end()
+    if recorder is not None:
+        recorder.end([report])
     return status if report is None else settle(report, status, check, lease.limit)
 
 

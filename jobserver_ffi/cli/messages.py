@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 
 
@@ -13,6 +14,23 @@ def say(text: str) -> None:
     """
     with suppress(OSError):
         os.write(2, f"jobserver: {text}\n".encode(errors="backslashreplace"))
+
+
+def write(text: str) -> bool:
+    """Prints to stdout; a reader that has gone (`| head`) is no reason to fail.
+
+    It goes around sys.stdout, whose leftovers would change the exit status when Python ends.
+
+    Returns:
+        Whether somebody still reads.
+    """
+    rest = text.encode(sys.stdout.encoding, "backslashreplace")
+    try:
+        while rest:
+            rest = rest[os.write(sys.stdout.fileno(), rest) :]
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def shown(text: str, most: int = 200) -> str:

@@ -9,20 +9,29 @@ from typing import TYPE_CHECKING
 from ..style import style_for
 from .execute import cannot_run
 from .messages import say, shown
+from .progress import Progress, of_pool
 from .run import new_supervisor
+from .tools import variables_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..lease_report import LeaseReport
     from ..pool import Pool
+    from ..timeline.recorder import Recorder
 
 CHECK_FAILED = 70
 NO_JOBSERVER = 125
 
 
 def run_one(
-    make_pool: Callable[[], Pool], command: list[str], style: str | None, environment: dict[str, str], check: bool
+    make_pool: Callable[[], Pool],
+    command: list[str],
+    style: str | None,
+    environment: dict[str, str],
+    check: bool,
+    recorder: Recorder | None,
+    progress: Progress,
 ) -> int:
     """Runs the command on a lease.
 
@@ -35,20 +44,34 @@ def run_one(
     try:
         pool = make_pool()
         lease = pool.lease(shown(command[0]), style=style, orphan_timeout=0)
-        child = lease.configure(env=environment)
+        if recorder is not None:
+            recorder.use_pool(pool)
+            recorder.add_lease(lease.name, command, lease)
+        child = lease.configure(env=environment, variables=variables_for(command))
     except OSError as error:
         place = error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
         mend = ": let TMPDIR name a directory that may be written" if place else ""
         say(f"cannot make a jobserver of style {style}: {error.strerror}{mend}")
         return NO_JOBSERVER
+
+    def started(process: int) -> None:
+        lease.watch(process)
+        if recorder is not None:
+            recorder.follow(process, 0)
+        progress.begin(of_pool(pool))
+
     with pool:
         for descriptor in child["pass_fds"]:
             os.set_inheritable(descriptor, True)
         try:
-            status = supervisor.run(command, child["env"], lease.watch)
+            with progress:
+                status = supervisor.run(command, child["env"], started, progress.hidden)
         except OSError as error:
             return cannot_run(command[0], error)
-        return settle(lease.wait(), status, check, pool.limit)
+        report = lease.wait()
+        if recorder is not None:
+            recorder.end([report])
+        return settle(report, status, check, pool.limit)
 
 
 def settle(report: LeaseReport, status: int, check: bool, jobs: int | None) -> int:

@@ -51,9 +51,18 @@ def seconds(text: str) -> float:
     return found
 
 
+def port(text: str) -> int:
+    """An argument that is a TCP port."""
+    if not (text.isascii() and text.isdecimal()) or len(text) > 5 or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{shown(text)!r} is no port: give a number from 0 to 65535")
+    return int(text)
+
+
 def no_pools_here(parser: argparse.ArgumentParser) -> NoReturn:
-    """Where there are no leases there are no served pools either."""
-    parser.error("served pools are made of leases, which Windows does not have: use `jobserver run`")
+    """Windows has no served pools."""
+    parser.error(
+        "pools are served through sockets that hand on descriptors, which Windows does not have: use `jobserver run`"
+    )
 
 
 def start_server(name: str, jobs: int) -> str | None:

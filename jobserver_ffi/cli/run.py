@@ -14,9 +14,12 @@ from .execute import caller_environment, cannot_run, execute, restore_signals
 from .gates import add_gate_arguments, gates_of, has_gates
 from .messages import say, shown
 from .pools import no_pools_here, pool_address
+from .progress import Progress, add_progress_argument
+from .timings import Output, add_timings_arguments
 
 if TYPE_CHECKING:
     from ..environment import FromEnv
+    from ..timeline.recorder import Recorder
 
     if sys.platform == "win32":
         from .supervise_windows import Supervisor
@@ -84,7 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="run the commands in FILE (- for standard input): one a line, quoted as in sh",
     )
+    add_progress_argument(parser)
     add_gate_arguments(parser)
+    add_timings_arguments(parser)
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD", help="the command and its arguments")
     parser.set_defaults(function=lambda arguments: _run(parser, arguments))
 
@@ -102,10 +107,31 @@ def _slots(text: str) -> int:
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     commands = _commands(parser, arguments)
+    if arguments.timings is None and arguments.trace is None:
+        return _run_commands(parser, arguments, commands, None)
+    if sys.platform == "win32":
+        parser.error("--timings and --trace find processes in /proc, which Windows does not have: leave them out")
+    from ..timeline.recorder import Recorder
+
+    output = Output(parser, arguments.timings, arguments.trace)
+    recorder = Recorder(commands)
+    status = _run_commands(parser, arguments, commands, recorder)
+    if recorder.begun:
+        output.write(recorder.recording(status))
+    return status
+
+
+def _run_commands(
+    parser: argparse.ArgumentParser,
+    arguments: argparse.Namespace,
+    commands: list[list[str]],
+    recorder: Recorder | None,
+) -> int:
+    """Runs the commands in the jobserver that they belong to."""
     found = Client.from_env_ext()
     outer = _address(found)
     if arguments.pool is not None:
-        return _run_in_pool(parser, arguments, commands, found, outer)
+        return _run_in_pool(parser, arguments, commands, found, outer, recorder)
     client = found.client
     if client is not None and arguments.jobs is not None:
         client.close()
@@ -116,19 +142,17 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
                 f"-j{arguments.jobs} makes a jobserver of its own beside the one of {outer}: the jobs of both add up; "
                 f"to share that one leave -j out"
             )
-        return _run_in_own(parser, arguments, commands, None)
+        return _run_in_own(parser, arguments, commands, None, recorder)
     why = _why_a_lease(arguments, commands, client)
     if why is None:
-        if client is not None:
-            client.close()
-        return _run_in_other(commands[0], found, outer)
+        return _run_in_other(commands[0], found, outer, recorder, arguments.progress)
     if client is None or sys.platform == "win32":
         parser.error(f"{why} needs slots of the jobserver that is there, of {outer}, but {_refusal(found)}: add -j N")
     say(f"taking slots from the jobserver of {outer}, since {why} needs a jobserver of CMD's own")
     with client:
         for descriptor in client._descriptors:
             os.set_inheritable(descriptor, False)  # CMD has its lease; it must not take more
-        return _run_in_own(parser, arguments, commands, client)
+        return _run_in_own(parser, arguments, commands, client, recorder)
 
 
 def _run_in_pool(
@@ -137,6 +161,7 @@ def _run_in_pool(
     commands: list[list[str]],
     found: FromEnv,
     outer: str | None,
+    recorder: Recorder | None,
 ) -> int:
     """Joins a pool that is served; in a jobserver already it stays there."""
     if len(commands) > 1:
@@ -148,16 +173,17 @@ def _run_in_pool(
     if outer is None:
         from .join import run_in_pool
 
-        return run_in_pool(commands[0], arguments.pool, arguments.jobs, arguments.style, arguments.check)
+        progress = Progress(arguments.progress)
+        return run_in_pool(
+            commands[0], arguments.pool, arguments.jobs, arguments.style, arguments.check, recorder, progress
+        )
     # A build in the pool that waited for another slot of the pool might wait for itself.
     say(f"not joining pool `{arguments.pool}`: there is a jobserver already")
-    if found.client is not None:
-        found.client.close()
-    return _run_in_other(commands[0], found, outer)
+    return _run_in_other(commands[0], found, outer, recorder, arguments.progress)
 
 
 def _refusal(found: FromEnv) -> str:
-    return str(found.error) if found.client is None else "Windows has no leases"
+    return str(found.error) if found.client is None else "on Windows CMD cannot have slots that come from another one"
 
 
 def _why_a_lease(arguments: argparse.Namespace, commands: list[list[str]], outer: Client | None) -> str | None:
@@ -221,8 +247,10 @@ def _address(found: FromEnv) -> str | None:
     return None if auth is None else f"{found.variable} ({shown(auth)})"
 
 
-def _run_in_other(command: list[str], found: FromEnv, outer: str) -> int:
-    """Becomes CMD, in the jobserver that is there if it can be used."""
+def _run_in_other(
+    command: list[str], found: FromEnv, outer: str, recorder: Recorder | None, wants_progress: bool
+) -> int:
+    """Becomes CMD, in the jobserver that is there if it can be used; stays beside it to record or to show it."""
     environment = caller_environment()
     if found.client is not None:
         say(f"joining the jobserver of {outer}")
@@ -232,7 +260,14 @@ def _run_in_other(command: list[str], found: FromEnv, outer: str) -> int:
 
         environment = without_jobserver(environment)
         say(f"running `{shown(command[0])}` without a jobserver: {found.error}")
+    progress = Progress(wants_progress and found.client is not None)
     try:
+        if recorder is not None or progress.shown:
+            from .watched import run_watched
+
+            return run_watched(command, environment, found, recorder, progress)
+        if found.client is not None:
+            found.client.close()
         return _become(command, environment)
     except OSError as error:
         return cannot_run(command[0], error)
@@ -264,33 +299,31 @@ def _run_in_own(
     arguments: argparse.Namespace,
     commands: list[list[str]],
     outer: Client | None,
+    recorder: Recorder | None,
 ) -> int:
     """Runs the commands in a jobserver that is made for them, with slots of its own or of an outer one."""
     for command in commands:
         warn_of_own_jobs(command)
-    if sys.platform == "win32":
-        if len(commands) > 1:
-            parser.error("several commands share a pool by leases, which Windows does not have: run one CMD")
-        if has_gates(arguments):
-            parser.error("gates hold back tokens of a pool with leases, which Windows does not have: leave them out")
-        from .run_windows import run_in_own
-
-        return run_in_own(parser, arguments, commands[0], new_supervisor())
     from ..children import without_jobserver
     from ..cpus import usable_cpus
     from ..pool import Pool
     from .on_leases import run_one
-    from .several import run_several
+
+    if sys.platform == "win32":
+        from .several_windows import run_several
+    else:
+        from .several import run_several
 
     gates = gates_of(parser, arguments)
+    progress = Progress(arguments.progress)
     environment = caller_environment() if outer is not None else without_jobserver(caller_environment())
 
     def make_pool() -> Pool:
         return Pool(outer or arguments.jobs or usable_cpus(), gates=gates)
 
     if len(commands) > 1:
-        return run_several(make_pool, commands, arguments.style, environment, arguments.check)
-    return run_one(make_pool, commands[0], arguments.style, environment, arguments.check)
+        return run_several(make_pool, commands, arguments.style, environment, arguments.check, recorder, progress)
+    return run_one(make_pool, commands[0], arguments.style, environment, arguments.check, recorder, progress)
 
 
 def warn_of_own_jobs(command: list[str]) -> None:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from ..serve import DEFAULT_NAME
 from .gates import add_gate_arguments, gates_of
 from .messages import say, shown
-from .pools import CANNOT, no_pools_here, pool_name, seconds, slots
+from .pools import CANNOT, no_pools_here, pool_name, port, seconds, slots
 
 if TYPE_CHECKING:
     from ..pool import Pool
+    from ..serve.metrics import MetricsServer
 
 _LONGEST_COMPLAINT = 500
 _FIRST_PASSED = 3  # descriptor number with which systemd begins
@@ -60,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=seconds,
         help="end after so many seconds without builds (default: never)",
     )
+    parser.add_argument(
+        "--metrics",
+        metavar="PORT",
+        type=port,
+        help="serve metrics for Prometheus at http://127.0.0.1:PORT/metrics (0: at a free port)",
+    )
     add_gate_arguments(parser)
     parser.set_defaults(function=lambda arguments: _serve(parser, arguments))
 
@@ -74,6 +81,16 @@ def _serve(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> in
     jobs = arguments.jobs or usable_cpus()
     gates = gates_of(parser, arguments)
     _raise_descriptor_limit()
+    metrics = None
+    if arguments.metrics is not None:
+        from ..serve.metrics import MetricsServer
+
+        try:
+            metrics = MetricsServer(arguments.metrics)
+        except OSError as error:
+            mend = "give another PORT, or 0 for one that is free"
+            say(f"cannot serve metrics at port {arguments.metrics} of 127.0.0.1: {error.strerror}: {mend}")
+            return CANNOT
     try:
         listener, path = _passed_socket(), None
         if listener is None:
@@ -87,10 +104,16 @@ def _serve(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> in
         say(f"cannot serve pool `{arguments.name}`: {error}")
         return CANNOT
     with pool:
-        return _serve_pool(arguments, pool, listener, path)
+        return _serve_pool(arguments, pool, listener, path, metrics)
 
 
-def _serve_pool(arguments: argparse.Namespace, pool: Pool, listener: socket.socket, path: str | None) -> int:
+def _serve_pool(
+    arguments: argparse.Namespace,
+    pool: Pool,
+    listener: socket.socket,
+    path: str | None,
+    metrics: MetricsServer | None,
+) -> int:
     from ..serve.server import PoolServer
 
     wake, woken = socket.socketpair()
@@ -104,6 +127,10 @@ def _serve_pool(arguments: argparse.Namespace, pool: Pool, listener: socket.sock
     place = listener.getsockname()
     with suppress(OSError):
         print(f"jobserver: serving pool `{arguments.name}` with {pool.limit} slots at {place}", flush=True)
+        if metrics is not None:
+            print(f"jobserver: metrics at {metrics.url}", flush=True)
+    if metrics is not None:
+        metrics.start(place)
     server.serve()
     builds = server.leases
     server.close()

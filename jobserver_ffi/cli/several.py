@@ -15,6 +15,8 @@ from ..pool import ORPHAN_TIMEOUT
 from ..style import style_for
 from .messages import say, shown
 from .on_leases import NO_JOBSERVER, settle
+from .progress import Progress, of_pool
+from .supervise import stop_this_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,9 +24,11 @@ if TYPE_CHECKING:
     from ..lease import Lease
     from ..lease_report import LeaseReport
     from ..pool import Pool
+    from ..timeline.recorder import Recorder
 
 _ENDING = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
-_AWAITED = _ENDING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGCHLD}
+_NOT_PASSED_ON = {signal.SIGCHLD, signal.SIGCONT}  # who continues this process continues its group
+_AWAITED = _ENDING | _NOT_PASSED_ON | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGTSTP}
 _OF_A_KEY = {signal.SIGINT, signal.SIGQUIT}
 
 
@@ -34,6 +38,7 @@ class _Command:
 
     words: list[str]
     lease: Lease
+    number: int
     process: subprocess.Popen[bytes] | None = None
     status: int = 0
     report: LeaseReport | None = None
@@ -55,27 +60,38 @@ class _Commands:
         style: str | None,
         environment: dict[str, str],
         mask: set[int | signal.Signals],
+        recorder: Recorder | None,
     ) -> None:
+        self._pool = pool
+        self._recorder = recorder
         self._environment = environment
         self._mask = mask
         self._ended_by = 0
         self._left = len(commands)
         self._lock = threading.Lock()
-        self._all = []
+        self._all: list[_Command] = []
         for words in commands:
             own = style_for(words, environment, say) if style in (None, "auto") else style
-            self._all.append(_Command(words, pool.lease(shown(words[0]), style=own)))
+            command = _Command(words, pool.lease(shown(words[0]), style=own), len(self._all))
+            self._all.append(command)
+            if recorder is not None:
+                recorder.add_lease(command.lease.name, words, command.lease)
 
-    def run(self) -> list[_Command]:
-        """Runs them all; signals for this process are passed on to each."""
+    def run(self, progress: Progress) -> list[_Command]:
+        """Runs them all; signals for this process are passed on to each, but for a stop, which the terminal sends."""
         threads = [threading.Thread(target=self._run, args=(command,)) for command in self._all]
         for thread in threads:
             thread.start()
+        progress.begin(of_pool(self._pool))
         while self._left > 0:
             found = signal.sigwaitinfo(_AWAITED)
+            if found.si_signo == signal.SIGTSTP:
+                with progress.hidden():
+                    stop_this_process()
+                continue
             if found.si_signo in _ENDING:
                 self._ended_by = found.si_signo
-            if found.si_signo != signal.SIGCHLD and not (found.si_code > 0 and found.si_signo in _OF_A_KEY):
+            if found.si_signo not in _NOT_PASSED_ON and not (found.si_code > 0 and found.si_signo in _OF_A_KEY):
                 for command in self._all:
                     command.send(found.si_signo)
         for thread in threads:
@@ -109,6 +125,8 @@ class _Commands:
                 return
             command.process = subprocess.Popen(adopter, **arguments)  # type: ignore[call-overload]
         command.lease.watch(command.process.pid)
+        if self._recorder is not None:
+            self._recorder.follow(command.process.pid, command.number, shown=False)  # it is not the command yet
 
 
 def run_several(
@@ -117,6 +135,8 @@ def run_several(
     style: str | None,
     environment: dict[str, str],
     check: bool,
+    recorder: Recorder | None,
+    progress: Progress,
 ) -> int:
     """Runs the commands at the same time, each on a lease of one pool.
 
@@ -125,14 +145,19 @@ def run_several(
     """
     # Before there is any other thread: one that does not block a signal would get it in the place of who waits for it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
-    signal.signal(signal.SIGCHLD, lambda *_: None)  # one that is ignored might not wake the wait
+    for number in _NOT_PASSED_ON:
+        signal.signal(number, lambda *_: None)  # one that is ignored might not wake the wait
     try:
         pool = make_pool()
+        if recorder is not None:
+            recorder.use_pool(pool)
     except OSError as error:
         say(f"cannot make a jobserver: {error.strerror}")
         return NO_JOBSERVER
-    with pool:
-        done = _Commands(pool, commands, style, environment, mask).run()
+    with pool, progress:
+        done = _Commands(pool, commands, style, environment, mask, recorder).run(progress)
+        if recorder is not None:
+            recorder.end([command.report for command in done])
     statuses = [
         command.status if command.report is None else settle(command.report, command.status, check, pool.limit)
         for command in done

@@ -1,102 +1,143 @@
-"""`jobserver status`: what a served pool has, and who has it."""
+"""`jobserver status`: the pools that can be seen from here, and who uses their slots."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
-from .messages import say, shown
-from .pools import CANNOT, no_pools_here
-from .resize import add_pool
+from .messages import say, shown, write
+from .pools import CANNOT, no_pools_here, pool_address
+
+if TYPE_CHECKING:
+    from ..status.seen import SeenPool
 
 _PAUSE = 1.0  # seconds between two looks of --watch
-_LONGEST_COMMAND = 60
 
 _DESCRIPTION = """\
-Shows the slots of a pool that `jobserver serve` or `jobserver run --pool` has
-started, and the lease of each build: slots that it holds, tokens that it is
-offered and has not taken (idle), the most that it held at once, the seconds of
-slots that it used, how often it had to wait, tokens that it lost, and bytes
-that it gave back beyond what it took.
-"""
+Shows the jobserver around this process; where there is none, all pools that
+`jobserver serve` or `jobserver run --pool` has for this user: how many slots
+there are, how many are free, and who uses them.
 
-# The title of a column, and the item of a lease in it.
-_COLUMNS = (
-    ("PID", "process"),
-    ("STATE", "state"),
-    ("HELD", "slots"),
-    ("IDLE", "untaken"),
-    ("PEAK", "peak"),
-    ("SECONDS", "slot_seconds"),
-    ("WAITS", "waits"),
-    ("LOST", "lost"),
-    ("OVER", "over_released"),
-)
+A served pool knows the lease of each build: slots that it holds, tokens that
+it is offered and has not taken (idle), the most that it held at once, the
+seconds of slots that it used, how often it had to wait, tokens that it lost,
+and tokens that it gave back beyond what it took. Of a pipe or fifo that all
+share it can be seen (on Linux) who has it open, and not who holds tokens.
+No token is taken for all that.
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Tells the parser of the subcommand what it takes."""
-    parser.usage = "jobserver status [--pool NAME] [--json] [--watch]"
+    parser.usage = "jobserver status [--pool NAME | --pid PID | --all] [--json | --metrics] [--watch]"
     parser.description = _DESCRIPTION
-    parser.epilog = "exit status: 0; 1 if nobody serves the pool; 2 for wrong arguments."
+    parser.epilog = "exit status: 0; 1 if there is no such pool, or it cannot be seen; 2 for wrong arguments."
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    add_pool(parser)
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
-    parser.add_argument("--watch", action="store_true", help="look again every second, until the server ends or Ctrl-C")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--pool", metavar="NAME", type=pool_address, help="the served pool of this name, or at the socket of this path"
+    )
+    which.add_argument(
+        "--pid",
+        metavar="PID",
+        type=_process,
+        help="the pool that this process made, serves or uses: a make, ninja, cargo, `jobserver run` … (Linux)",
+    )
+    which.add_argument(
+        "--all",
+        action="store_true",
+        help="all pools: around this process, served, and (on Linux) of every build that runs",
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one line of JSON")
+    form.add_argument("--metrics", action="store_true", help="print metrics in the text format of Prometheus")
+    parser.add_argument("--watch", action="store_true", help="look again every second, until it is gone or Ctrl-C")
     parser.set_defaults(function=lambda arguments: _status(parser, arguments))
 
 
-def _status(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
-    if sys.platform == "win32":
-        return no_pools_here(parser)
-    from ..serve.client import NoServer, PoolConnection, RequestRefused, ServerGone
-    from ..serve.place import PlaceError
+def _process(text: str) -> int:
+    """An argument that is the number of a process."""
+    if not (text.isascii() and text.isdecimal()) or len(text) > 9 or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{shown(text)!r} is no number of a process: give one as `pgrep` prints it")
+    return int(text)
 
+
+def _status(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    from ..status.seen import CannotSee
+
+    if arguments.pool is not None and sys.platform == "win32":
+        return no_pools_here(parser)
     clear = "\x1b[H\x1b[J" if arguments.watch and not arguments.json and sys.stdout.isatty() else ""
     try:
-        with PoolConnection(arguments.pool) as connection:
-            while True:
-                found = connection.status()
-                print(json.dumps(found) if arguments.json else clear + described(found), flush=True)
-                if not arguments.watch:
-                    return 0
-                time.sleep(_PAUSE)
-    except (NoServer, PlaceError, RequestRefused, ServerGone) as error:
-        say(f"cannot see pool `{arguments.pool}`: {error}")
+        while True:
+            if not write(clear + _written(_seen(arguments), arguments)) or not arguments.watch:
+                return 0
+            time.sleep(_PAUSE)
+    except CannotSee as error:
+        say(f"cannot see {_wanted(arguments)}: {error}")
         return CANNOT
-    except BrokenPipeError:
-        # Who read the status has enough of it; what is left in the buffer must not complain when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
-def described(status: dict[str, Any]) -> str:
-    """A status as people read it."""
-    ended = status["ended"]
-    lines = [
-        f"pool `{status['name']}` (process {status['process']}): {status['in_use']} of {status['limit']} slots in use, "
-        f"{status['queued']} waiting; {ended['leases']} ended; tokens lost and back: {ended['lost']}, "
-        f"given back too often: {ended['over_released']}"
-    ]
-    for gate in status["gates"]:
-        if gate["held_back"]:
-            lines.append(f"{gate['name']} (it is {gate['value']:.6g}): tokens held back: {gate['held_back']}")
-    if status["leases"]:
-        rows = [[title for title, _ in _COLUMNS] + ["COMMAND"]]
-        rows += [_row(lease) for lease in status["leases"]]
-        widths = [max(len(row[at]) for row in rows) for at in range(len(_COLUMNS))]
-        for row in rows:
-            cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=False)]
-            lines.append("  ".join([*cells, row[-1]]))
-    return "\n".join(lines)
+def _wanted(arguments: argparse.Namespace) -> str:
+    if arguments.pool is not None:
+        return f"pool `{arguments.pool}`"
+    return "a pool" if arguments.pid is None else f"the jobserver of process {arguments.pid}"
 
 
-def _row(lease: dict[str, Any]) -> list[str]:
-    cells = [lease[item] for _, item in _COLUMNS]
-    return [f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in cells] + [
-        shown(" ".join(lease["command"]) or lease["name"], _LONGEST_COMMAND)
-    ]
+def _written(pools: list[SeenPool], arguments: argparse.Namespace) -> str:
+    if arguments.json:
+        import json
+        from dataclasses import asdict
+
+        return json.dumps({"pools": [asdict(pool) for pool in pools]}) + "\n"
+    if arguments.metrics:
+        from ..status.prometheus import exposition
+
+        return exposition(pools)
+    from ..status.text import described
+
+    return described(pools)
+
+
+def _seen(arguments: argparse.Namespace) -> list[SeenPool]:
+    """The pools that were asked for.
+
+    Raises:
+        CannotSee: There is none.
+    """
+    from ..status.seen import CannotSee
+    from ..status.served import served_pool, served_pools
+
+    if arguments.pool is not None:
+        return [served_pool(arguments.pool)]
+    served, unseen = served_pools()
+    if arguments.pid is not None:
+        from ..status.running import pool_of
+
+        return [pool_of(arguments.pid, served)]
+    from ..status.surrounding import surrounding_pool
+
+    try:
+        around = surrounding_pool(served)
+    except CannotSee as error:
+        if not arguments.all:
+            raise
+        around, unseen = None, [*unseen, f"cannot see the jobserver around this process: {error}"]
+    if around is not None and not arguments.all:
+        return [around]
+    pools = {pool.key: pool for pool in served}
+    if arguments.all:
+        from ..status.running import pools_of_all
+
+        around_it = [] if around is None else [around]
+        pools.update({pool.key: pool for pool in (*around_it, *pools_of_all(served))})
+    for text in unseen:
+        say(text)
+    if not pools:
+        raise CannotSee(
+            "there is no jobserver around this process, and no pool is served: `jobserver serve` or `jobserver run "
+            "--pool NAME -- CMD` serves one, `jobserver status --pid PID` looks at a make that runs"
+        )
+    return list(pools.values())

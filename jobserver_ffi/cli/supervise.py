@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from .execute import execute, restore_signals
@@ -16,6 +17,7 @@ from .messages import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
     from typing import NoReturn
 
 assert sys.platform != "win32"
@@ -63,7 +65,11 @@ class Supervisor:
         self._child_stopped = False
 
     def run(
-        self, command: list[str], environment: Mapping[str, str], started: Callable[[int], object] = lambda _: None
+        self,
+        command: list[str],
+        environment: Mapping[str, str],
+        started: Callable[[int], object] = lambda _: None,
+        while_stopped: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> int:
         """Starts the command and waits for its end.
 
@@ -71,6 +77,7 @@ class Supervisor:
             command: The command and its arguments.
             environment: What it gets.
             started: Is told the process number once the command runs.
+            while_stopped: Makes what is entered each time that this process stops, until it goes on.
 
         Returns:
             Its exit status; 128+n if signal n ended it.
@@ -92,7 +99,8 @@ class Supervisor:
             # The command may also ignore a stop, or put it off until it has tidied the terminal.
             self._stop_wanted |= number == signal.SIGTSTP
             if self._stop_wanted and self._child_stopped:
-                self._stop()
+                with while_stopped():
+                    self._stop()
 
     def _start(self, command: list[str], environment: Mapping[str, str]) -> int:
         """Forks, and waits until the child has become the command."""
@@ -161,13 +169,18 @@ class Supervisor:
             self._pass_on(signal.SIGTSTP)
 
     def _stop(self) -> None:
-        """Stops this process until it is continued, as a shell expects of a job; not if it has been continued again."""
+        """Stops this process until it is continued, as a shell expects of a job."""
         self._stop_wanted = False
-        # A stop would wipe out a SIGCONT that waits.
-        if signal.SIGCONT not in signal.sigpending():
-            os.kill(os.getpid(), signal.SIGTSTP)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
+        stop_this_process()
+
+
+def stop_this_process() -> None:
+    """Stops this process until it is continued, not if it has been continued again; blocked are SIGTSTP and SIGCONT."""
+    # A stop would wipe out a SIGCONT that waits.
+    if signal.SIGCONT not in signal.sigpending():
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
 
 
 def _in_foreground() -> bool:

@@ -6,6 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from ..client import VARIABLES
 from ..makeflags import escape, parse
 from ..style import is_make, style_for
 from .messages import say
@@ -20,6 +21,12 @@ _NINJA_WITH_ARGUMENT = "Cdfjkltw"
 def is_ninja(program: str) -> bool:
     """Whether a program is a ninja, by its name."""
     return _NINJA.fullmatch(os.path.normcase(os.path.basename(program))) is not None
+
+
+def variables_for(command: Sequence[str]) -> tuple[str, ...]:
+    """The variables by which a command is told of its jobserver: a make or ninja reads MAKEFLAGS on Windows too."""
+    program = command[0]
+    return ("MAKEFLAGS", "CARGO_MAKEFLAGS") if is_make(program) or is_ninja(program) else VARIABLES
 
 
 def own_jobs(command: Sequence[str]) -> str | None:

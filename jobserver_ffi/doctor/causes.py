@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ..cli.tools import own_jobs
-from ..environment import VARIABLES, FromEnvErrorKind
+from ..environment import VARIABLES, FromEnvErrorKind, address_in
 from ..makeflags import parse
 from ..style import is_make
 from .finding import Finding
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ..environment import FromEnvError
-    from .processes import Process
+    from ..processes import Process
 
 _PLUS = (
     "put a `+` in front of the recipe line: `<TAB>+COMMAND`. Every program between make and this one must keep the "
@@ -76,12 +76,6 @@ class Scene:
             if address_in(process.environment() or {}) != auth:
                 return self.above[: index + 1]
         return self.above
-
-
-def address_in(environ: Mapping[str, str]) -> str | None:
-    """The address in the variable that decides, if it has one."""
-    value = next((environ[name] for name in VARIABLES if environ.get(name)), "")
-    return parse(value).auth
 
 
 def cause(error: FromEnvError, scene: Scene) -> Finding:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from ..client import Client
 from ..errors import Unsupported
 from ..makeflags import parse
+from ..processes import above
+from ..style import style_of
 from .causes import Scene, cause
 from .pool import findings_of_pool
-from .processes import above
 from .surroundings import findings_of_surroundings
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def diagnose(environ: Mapping[str, str] | None = None) -> Diagnosis:
     if found.client is not None:
         try:
             with found.client as client:
-                diagnosis.style = _style(client)
+                diagnosis.style = style_of(client)
                 diagnosis.findings += findings_of_pool(client, scene, flags.jobs)
                 diagnosis.free = _free(client)
         except FileNotFoundError:  # The fifo has been removed meanwhile.
@@ -72,19 +73,6 @@ def diagnose(environ: Mapping[str, str] | None = None) -> Diagnosis:
     names = {finding.name for finding in diagnosis.findings}
     diagnosis.findings += findings_of_surroundings(found.variable, names, scene)
     return diagnosis
-
-
-def _style(client: Client) -> str:
-    """The name of the style of a pool that was joined."""
-    import stat
-
-    if os.name == "nt":
-        return "semaphore"
-    path = client.auth.removeprefix("fifo:")
-    status = os.stat(path) if path != client.auth else os.fstat(client._descriptors[0])
-    if not stat.S_ISFIFO(status.st_mode):
-        return "socket" if stat.S_ISSOCK(status.st_mode) else "device"
-    return "fifo" if path != client.auth else "pipe"
 
 
 def _free(client: Client) -> int | None:

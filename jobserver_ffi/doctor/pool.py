@@ -7,18 +7,18 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
+from ..environment import address_in
 from ..errors import Unsupported
+from ..processes import Process, can_see, everyone, first, may_have_made, who_has
 from ..style import is_make
-from .causes import address_in
 from .finding import Finding
-from .processes import Process, can_see, everyone, first
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..client import Client
+    from ..processes import File
     from .causes import Scene
-    from .processes import File
 
 _WATCHED = 0.5  # seconds that an empty pool is watched for a token
 _PAUSE = 0.02
@@ -50,11 +50,10 @@ def findings_of_pool(client: Client, scene: Scene, slots: int | None) -> Iterato
             yield other
             return
         yield from _of_another_user(client._descriptors[0], status.st_uid)
-    seen = [(process, process.has_open(file)) for process in everyone()]
-    holders = [process for process, has_open in seen if has_open]
-    unseen = [process for process, has_open in seen if has_open is None]
+    open_in, unseen = who_has([file])
+    holders = open_in[file]
     empty = _stays_empty(client)
-    if not any(_made(process, auth) for process in holders) and not _out_of_sight(unseen, status.st_uid, auth):
+    if not any(may_have_made(process, auth) for process in holders) and not _out_of_sight(unseen, status.st_uid, auth):
         yield Finding(
             "maker-dead",
             empty,
@@ -99,12 +98,6 @@ def _of_another_user(descriptor: int, owner: int) -> Iterator[Finding]:
         )
     except OSError:
         pass
-
-
-def _made(process: Process, auth: str) -> bool:
-    """Whether a process that has the pool open may have made it: it was not started with its address."""
-    environ = process.environment()
-    return environ is None or address_in(environ) != auth
 
 
 def _out_of_sight(unseen: list[Process], owner: int, auth: str) -> bool:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..cli.tools import own_jobs
-from ..environment import VARIABLES
+from ..environment import VARIABLES, address_in
 from ..makeflags import parse
-from .causes import address_in
 from .finding import Finding
 
 if TYPE_CHECKING:

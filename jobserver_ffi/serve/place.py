@@ -36,6 +36,36 @@ def runtime_directory() -> str:
     Raises:
         PlaceError: It belongs to somebody else, others may enter it, or it cannot be made.
     """
+    path, mend = _where()
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise PlaceError(f"cannot make {path} for the sockets of pools: {error.strerror}{mend}") from None
+    _check(path, mend)
+    return path
+
+
+def pools() -> list[str]:
+    """The names of the pools that have a socket in this user's directory; some may have been left by dead servers.
+
+    Raises:
+        PlaceError: The directory is one that nothing is served in.
+    """
+    path, mend = _where()
+    try:
+        names = os.listdir(path)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise PlaceError(f"cannot look into {path}: {error.strerror}{mend}") from None
+    _check(path, mend)
+    return sorted(name.removesuffix(".socket") for name in names if name.endswith(".socket"))
+
+
+def _where() -> tuple[str, str]:
+    """The path of the directory, and how to have another one."""
     user = os.geteuid()
     given = os.environ.get("XDG_RUNTIME_DIR", "")
     if os.path.isabs(given) and os.path.isdir(given):
@@ -47,21 +77,14 @@ def runtime_directory() -> str:
         temporary = os.environ.get("TMPDIR", "")
         parent = temporary if os.path.isabs(temporary) else "/tmp"
         path, mend = os.path.join(parent, f"jobserver-{user}"), "; let TMPDIR name another directory"
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise PlaceError(f"cannot make {path} for the sockets of pools: {error.strerror}{mend}") from None
-    _check(path, user, mend)
-    return path
+    return path, mend
 
 
-def _check(path: str, user: int, mend: str) -> None:
+def _check(path: str, mend: str) -> None:
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode):
         raise PlaceError(f"{path} is no directory, so no pool can have its socket in it{mend}")
-    if found.st_uid != user:
+    if found.st_uid != os.geteuid():
         raise PlaceError(
             f"{path} belongs to user {user_name(found.st_uid)}: another user's pools are not for you{mend}"
         )

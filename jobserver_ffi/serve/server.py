@@ -27,6 +27,7 @@ STYLES = ("pipe", "fifo")
 
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _ROOM_AGAIN = 1.0  # seconds until clients are let in again after there was no room for one
+_ADDED_UP = ("lost", "over_released", "foreign", "slot_seconds", "queue_seconds")  # of the leases that have ended
 _TOO_MANY = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -77,7 +78,7 @@ class PoolServer:
         self._leases: dict[ServedLease, _Client] = {}  # those that have not ended
         self._queue: list[ServedLease] = []  # those that wait for their first slot, in their order
         self._leaving: list[ServedLease] = []  # those whose client is gone
-        self._ended = {"leases": 0, "lost": 0, "over_released": 0, "foreign": 0}
+        self._ended = {"leases": 0, **dict.fromkeys(_ADDED_UP, 0)}
         self._idle_since = monotonic()
         self._changes = check(lib.jobserver_broker_watch(pool._handle))
         self._selector = selectors.DefaultSelector()
@@ -332,7 +333,7 @@ class PoolServer:
             if lease in waiting:
                 waiting.remove(lease)
         self._ended["leases"] += 1
-        for what in ("lost", "over_released", "foreign"):
+        for what in _ADDED_UP:
             self._ended[what] += getattr(report, what)
         for complaint in report.complaints:
             self._say(f"`{report.name}` (process {lease.process}): {complaint}")

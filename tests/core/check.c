@@ -16,7 +16,7 @@
 #endif
 
 #ifndef GUARD_SECONDS
-#define GUARD_SECONDS 60
+#define GUARD_SECONDS 240
 #endif
 
 static char directory[512]; /* the scratch directory, or empty */

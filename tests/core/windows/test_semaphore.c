@@ -374,9 +374,46 @@ static void test_who_is_killed_takes_along_what_it_holds_only(void) {
     jobserver_client_free(client);
 }
 
-static void test_leases_are_refused(void) {
-    jobserver_broker *broker = NULL;
-    CHECK_EQUAL(jobserver_broker_create(".", LIMIT, &broker), JOBSERVER_UNSUPPORTED);
+static DWORD WINAPI serve(void *broker) {
+    CHECK_EQUAL(jobserver_broker_serve(broker), 0);
+    return 0;
+}
+
+static jobserver_lease_report report_of(jobserver_lease *lease) {
+    jobserver_lease_report report;
+    CHECK_EQUAL(jobserver_lease_describe(lease, &report), 0);
+    return report;
+}
+
+/* Its process holds a token when it is killed: it is counted as held, then as lost, and all is back in the pool. */
+static void test_a_lease_whose_process_is_killed(void) {
+    jobserver_broker *broker;
+    jobserver_lease *lease;
+    jobserver_broker_report pool;
+    jobserver_lease_terms terms = {.weight = 1, .life_line = 1, .orphan_timeout = -1};
+    char name[MAX_PATH], told[MAX_PATH + 8];
+    CHECK_EQUAL(jobserver_broker_create("", LIMIT, &broker), 0);
+    HANDLE server = start(serve, broker);
+    CHECK_EQUAL(jobserver_lease_open(broker, &terms, &lease), 0);
+    CHECK_EQUAL(jobserver_lease_path(lease, name, sizeof name), 0);
+    CHECK_EQUAL(jobserver_lease_start(lease, -1), 0);
+    snprintf(told, sizeof told, "%s-held", name);
+    HANDLE event = CreateEventA(NULL, TRUE, FALSE, told), process = start_process("hold", name);
+    CHECK_EQUAL(jobserver_lease_spawned(lease, (int)GetProcessId(process)), 0);
+    CHECK_EQUAL(WaitForSingleObject(event, GUARD), WAIT_OBJECT_0);
+    CHECK_EQUAL(report_of(lease).slots, 2);
+    CHECK(TerminateProcess(process, 9));
+    CHECK_EQUAL(status_of(process), 9);
+    CHECK_EQUAL(jobserver_lease_wait(lease, GUARD * MILLISECOND), 0);
+    CHECK_EQUAL(report_of(lease).lost, 1);
+    CHECK_EQUAL(jobserver_broker_describe(broker, &pool), 0);
+    CHECK_EQUAL(pool.in_use, 0);
+    jobserver_lease_free(lease);
+    jobserver_broker_stop(broker);
+    CHECK_EQUAL(WaitForSingleObject(server, GUARD), WAIT_OBJECT_0);
+    CloseHandle(server);
+    CloseHandle(event);
+    jobserver_broker_free(broker);
 }
 
 static DWORD WINAPI guard(void *argument) {
@@ -406,7 +443,7 @@ static const struct {
     {"processes_that_hammer", test_processes_that_hammer},
     {"exit_gives_back", test_exit_gives_back},
     {"who_is_killed_takes_along_what_it_holds_only", test_who_is_killed_takes_along_what_it_holds_only},
-    {"leases_are_refused", test_leases_are_refused},
+    {"a_lease_whose_process_is_killed", test_a_lease_whose_process_is_killed},
 };
 
 int main(int argc, char **argv) {

@@ -1,0 +1,148 @@
+"""`LeaseWatcher`: tells what becomes of the leases of a pool with `on_event`; others have no such thread."""
+
+from __future__ import annotations
+
+import os
+import select
+import weakref
+from collections import deque
+from itertools import count
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from ._core import ffi, lib
+from .errors import check
+from .event import Event
+from .hooks import EventKind, JobserverEvent, tell
+from .lease_report import LeaseReport, report_of
+
+if TYPE_CHECKING:
+    from .hooks import OnEvent
+
+_numbers = count(1)  # of all leases of this process that are watched
+
+
+class _Watched:
+    """A lease of the core, and what was told of it. It does not keep the lease alive."""
+
+    def __init__(self, name: str, command: tuple[str, ...]) -> None:
+        self.number = next(_numbers)
+        self.name = name
+        self.command = command
+        self.handle: weakref.ref[Any]
+        self.queue_seconds: float | None = None  # until its last start; None before the first one
+        self.over_released = 0
+
+
+class LeaseWatcher:
+    """Looks at the leases whenever the state of one has changed, in a thread that sleeps meanwhile.
+
+    Args:
+        broker: The core's pool. Nobody else may watch it: a change is told once.
+        on_event: Is called in that thread, but for LEASE_OPENED.
+    """
+
+    def __init__(self, broker: Any, on_event: OnEvent) -> None:
+        self._on_event = on_event
+        self._changes = os.dup(check(lib.jobserver_broker_watch(broker)))  # a hook may close the pool while it is read
+        self._wake = Event()
+        self._watched: dict[int, _Watched] = {}  # those whose end was not told
+        self._dropped: deque[tuple[_Watched, LeaseReport]] = deque()
+        self._stopped = False
+
+    def watch(self, handle: Any, name: str, command: tuple[str, ...]) -> Any:
+        """Tells that a lease was opened, and from now on what becomes of it.
+
+        Returns:
+            What is to be used instead of the handle: once it is dropped, the last report is taken and the lease ended.
+        """
+        watched = _Watched(name, command)
+        dropped, wake = self._dropped, self._wake
+
+        def take_report(handle: Any) -> None:
+            # A destructor, so it leaves the telling to the thread. The handle has its own, which an interrupted one
+            # of these does not keep from taking everything back.
+            lib.jobserver_lease_end(handle)
+            dropped.append((watched, report_of(handle, name, command)))
+            wake.set()
+
+        outer = ffi.gc(handle, take_report)
+        watched.handle = weakref.ref(outer)
+        self._watched[watched.number] = watched
+        self._tell(EventKind.LEASE_OPENED, watched, report_of(outer, name, command))
+        return outer
+
+    def serve(self) -> None:
+        """What the thread does until `stop`."""
+        try:
+            self._serve()
+        finally:
+            os.close(self._changes)
+
+    def _serve(self) -> None:
+        poll = select.poll()
+        poll.register(self._changes, select.POLLIN)
+        poll.register(self._wake.waitable, select.POLLIN)
+        while True:
+            self._wake.clear()  # first: what changes after this is looked at in the next turn
+            stopped = self._stopped
+            self._read_changes()
+            self._look()
+            if stopped:
+                break
+            poll.poll()
+        for watched in list(self._watched.values()):
+            self._end(watched, self._report(watched))
+
+    def stop(self) -> None:
+        """Lets the thread have one more look and end. Of leases that go on it tells the end, as of now."""
+        self._stopped = True
+        self._wake.set()
+
+    def _read_changes(self) -> None:
+        try:
+            while len(os.read(self._changes, 4096)) == 4096:
+                pass
+        except BlockingIOError:
+            pass
+
+    def _look(self) -> None:
+        while self._dropped:
+            self._end(*self._dropped.popleft())
+        for watched in list(self._watched.values()):
+            report = self._report(watched)
+            if report is None:
+                continue  # it is being dropped, and its report will be there
+            if report.state == "ended":
+                self._end(watched, report)
+            else:
+                self._go_on(watched, report)
+
+    def _report(self, watched: _Watched) -> LeaseReport | None:
+        handle = watched.handle()
+        return None if handle is None else report_of(handle, watched.name, watched.command)
+
+    def _go_on(self, watched: _Watched, report: LeaseReport) -> None:
+        """Tells what is new of a lease that has not ended, or that has."""
+        if report.peak > 0 and report.queue_seconds != watched.queue_seconds:
+            waited = report.queue_seconds - (watched.queue_seconds or 0.0)
+            watched.queue_seconds = report.queue_seconds
+            self._tell(EventKind.LEASE_STARTED, watched, report, waited=waited)
+        more = report.over_released - watched.over_released
+        if more > 0:
+            watched.over_released = report.over_released
+            self._tell(EventKind.OVER_RELEASED, watched, report, tokens=more)
+
+    def _end(self, watched: _Watched, report: LeaseReport | None) -> None:
+        """Tells that a lease has ended; without a report if its destructor was interrupted."""
+        if self._watched.pop(watched.number, None) is None:
+            return
+        if report is not None:
+            self._go_on(watched, report)
+            if report.lost:
+                self._tell(EventKind.LOST, watched, report, tokens=report.lost)
+        self._tell(EventKind.LEASE_ENDED, watched, report)
+
+    def _tell(self, kind: EventKind, watched: _Watched, report: LeaseReport | None, **values: Any) -> None:
+        event = JobserverEvent(kind, monotonic(), watched.name, lease=watched.number, report=report, **values)
+        tell(self._on_event, event)
