@@ -98,7 +98,8 @@ class Reader:
         for socket in self.runtime.glob("jobserver/*.socket"):
             with suppress(RuntimeError):
                 os.kill(
-                    int(json.loads(self.type(f"jobserver status --pool {socket} --json"))["pools"][0]["process"]), signal.SIGTERM
+                    int(json.loads(self.type(f"jobserver status --pool {socket} --json"))["pools"][0]["process"]),
+                    signal.SIGTERM,
                 )
 
     def write(self, name: str, text: str) -> None:
