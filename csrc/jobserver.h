@@ -112,9 +112,11 @@ void jobserver_hold_free(jobserver_hold *hold);
 /*
  * An event wakes a thread that waits: for it alone (0, or -EINTR: wait again), or, as one of the others, for a token.
  * It stays set until it is cleared. Setting is async-signal-safe. A forked child cannot set its parent's events.
+ * Dropping frees the event at a place, if there is one there, and leaves NULL.
  */
 int jobserver_event_new(jobserver_event **event);
 void jobserver_event_free(jobserver_event *event);
+void jobserver_event_drop(jobserver_event **event);
 void jobserver_event_set(jobserver_event *event);
 void jobserver_event_clear(jobserver_event *event);
 int jobserver_event_wait(jobserver_event *event);

@@ -85,7 +85,8 @@
     EACH(peer) \
     EACH(broker_record) \
     EACH(broker_changes) \
-    EACH(lease_number)
+    EACH(lease_number) \
+    EACH(event_drop)
 /* clang-format on */
 
 #ifdef __cplusplus

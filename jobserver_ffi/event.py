@@ -24,15 +24,16 @@ class Event:
         when_implicit_slot_is_free: Set it also each time the process's implicit slot is given back.
     """
 
-    __slots__ = ("_handle", "_waitable", "others")
+    __slots__ = ("_handle", "_place", "_waitable", "others")
 
     others: Others
     """This event, as what ends a wait for a token."""
 
     def __init__(self, *, when_implicit_slot_is_free: bool = False) -> None:
-        out = ffi.new("jobserver_event **")
-        check(lib.jobserver_event_new(out))
-        self._handle = ffi.gc(out[0], lib.jobserver_event_free)
+        place = ffi.new("jobserver_event **")
+        self._place = ffi.gc(place, lib.jobserver_event_drop)  # first: Ctrl-C may come as soon as the event is made
+        check(lib.jobserver_event_new(place))
+        self._handle = place[0]
         if when_implicit_slot_is_free:
             check(lib.jobserver_implicit_watch(self._handle))
         self._waitable = ffi.new("intptr_t[1]", [lib.jobserver_event_waitable(self._handle)])
@@ -53,7 +54,7 @@ class Event:
 
     def close(self) -> None:
         """Frees it now; it must not be used any more. One that is dropped is freed too, by PyPy some time later."""
-        ffi.release(self._handle)
+        ffi.release(self._place)
 
     def wait(self) -> None:
         """Sleeps until the event is set, or a signal comes."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import weakref
 from collections import deque
+from contextlib import suppress
 from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,38 @@ from .lease_report import LeaseReport, report_of
 
 if TYPE_CHECKING:
     from .hooks import OnEvent
+
+if sys.platform == "win32":
+    from .windows import Changes
+else:
+
+    class Changes:
+        """What is rung when leases have changed: a descriptor that becomes readable.
+
+        Args:
+            number: The pool's own descriptor, which its end closes.
+        """
+
+        def __init__(self, number: int) -> None:
+            self._descriptor = os.dup(number)
+
+        def wait_or(self, event: Event) -> None:
+            """Sleeps until leases have changed since the last `take`, or the event is set."""
+            poll = select.poll()
+            poll.register(self._descriptor, select.POLLIN)
+            poll.register(event.waitable, select.POLLIN)
+            poll.poll()
+
+        def take(self) -> None:
+            """What has changed so far is about to be looked at."""
+            with suppress(BlockingIOError):
+                while len(os.read(self._descriptor, 4096)) == 4096:
+                    pass
+
+        def close(self) -> None:
+            """Closes the descriptor."""
+            os.close(self._descriptor)
+
 
 _numbers = count(1)  # of all leases of this process that are watched
 
@@ -44,7 +78,7 @@ class LeaseWatcher:
 
     def __init__(self, broker: Any, on_event: OnEvent) -> None:
         self._on_event = on_event
-        self._changes = os.dup(check(lib.jobserver_broker_watch(broker)))  # a hook may close the pool while it is read
+        self._changes = Changes(check(lib.jobserver_broker_watch(broker)))  # its own: a hook may close the pool
         self._wake = Event()
         self._watched: dict[int, _Watched] = {}  # those whose end was not told
         self._dropped: deque[tuple[_Watched, LeaseReport]] = deque()
@@ -77,20 +111,17 @@ class LeaseWatcher:
         try:
             self._serve()
         finally:
-            os.close(self._changes)
+            self._changes.close()
 
     def _serve(self) -> None:
-        poll = select.poll()
-        poll.register(self._changes, select.POLLIN)
-        poll.register(self._wake.waitable, select.POLLIN)
         while True:
             self._wake.clear()  # first: what changes after this is looked at in the next turn
             stopped = self._stopped
-            self._read_changes()
+            self._changes.take()
             self._look()
             if stopped:
                 break
-            poll.poll()
+            self._changes.wait_or(self._wake)
         for watched in list(self._watched.values()):
             self._end(watched, self._report(watched))
 
@@ -98,13 +129,6 @@ class LeaseWatcher:
         """Lets the thread have one more look and end. Of leases that go on it tells the end, as of now."""
         self._stopped = True
         self._wake.set()
-
-    def _read_changes(self) -> None:
-        try:
-            while len(os.read(self._changes, 4096)) == 4096:
-                pass
-        except BlockingIOError:
-            pass
 
     def _look(self) -> None:
         while self._dropped:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import subprocess
     from typing import Any
 
+    from .event import Event
+
 assert sys.platform == "win32"
 
 
@@ -62,6 +64,36 @@ def resume(process: subprocess.Popen[Any]) -> None:
     from ctypes import wintypes
 
     ctypes.WinDLL("ntdll").NtResumeProcess(wintypes.HANDLE(handle(process)))
+
+
+class Changes:
+    """What is rung when leases of a pool have changed: an event of the system, which who finds it set clears.
+
+    Args:
+        number: The pool's own handle, which its end closes.
+    """
+
+    def __init__(self, number: int) -> None:
+        import _winapi
+
+        process = _winapi.GetCurrentProcess()
+        self._handle = _winapi.DuplicateHandle(process, number, process, 0, False, _winapi.DUPLICATE_SAME_ACCESS)
+
+    def wait_or(self, event: Event) -> None:
+        """Sleeps until leases have changed since the last `take`, or the event is set."""
+        import _winapi
+
+        # The event comes first, and stays set: so what has changed stays too, if both have happened.
+        _winapi.WaitForMultipleObjects([event.waitable, self._handle], False, _winapi.INFINITE)
+
+    def take(self) -> None:
+        """What has changed so far is about to be looked at: nothing to do, since the wait has cleared it."""
+
+    def close(self) -> None:
+        """Closes the handle."""
+        import _winapi
+
+        _winapi.CloseHandle(self._handle)
 
 
 def is_signalled(number: int) -> bool:

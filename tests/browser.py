@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from .conftest import missing
 from .overlap import GUARD
@@ -31,6 +34,8 @@ ARGUMENTS = [
 @contextmanager
 def started() -> Iterator[Browser]:
     """A headless Chromium. While it runs this thread has a running event loop, so keep it no longer than a module."""
+    if sys.platform != "linux" or sys.implementation.name != "cpython":
+        pytest.skip("needs a browser, which the tests have on Linux with CPython only")
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:

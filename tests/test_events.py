@@ -256,9 +256,10 @@ def test_a_wait_that_brings_nothing(told: Told) -> None:
         for wait in (client.acquire, client.acquire_raw, client.slot, partial(client.acquire_many, 1)):
             told.clear()
             with pytest.raises(AcquireTimeout):
-                wait(timeout=0.001)
+                wait(timeout=0.1)
             assert told.kinds() == [BEGAN, ENDED]
-            assert (told[1].tokens, told[1].error) == (0, "AcquireTimeout") and told[1].waited >= 0.001
+            # Where the clock ticks in 16 ms what is measured may be less than the timeout.
+            assert (told[1].tokens, told[1].error) == (0, "AcquireTimeout") and told[1].waited > 0.05
         told.clear()
         for wait in (client.acquire, client.acquire_raw, client.slot, partial(client.acquire_many, 1)):
             with pytest.raises(AcquireTimeout):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import signal
 import subprocess
 import sys
 import threading
@@ -16,9 +15,10 @@ from jobserver_ffi import EventKind, JobserverEvent, LeaseReport, Pool
 from .overlap import GUARD
 from .overlap import python as program
 
-pytestmark = pytest.mark.needs("pipe")
-
-STYLES = ["pipe", "fifo"]
+PIPES = ["pipe", "fifo"]
+STYLES = [*PIPES, "semaphore"]
+TRUE = [sys.executable, "-c", ""]
+CAT = [sys.executable, "-c", "import sys; sys.stdin.read()"]
 OPENED, STARTED, ENDED, LOST, OVER_RELEASED = (
     EventKind.LEASE_OPENED,
     EventKind.LEASE_STARTED,
@@ -74,10 +74,10 @@ def test_a_pool_without_a_hook_has_no_thread_for_it() -> None:
     before = threading.active_count()
     with Pool(2) as pool:
         assert threading.active_count() == before + 1
-        assert pool.lease("one").run(["true"]).returncode == 0
+        assert pool.lease("one").run(TRUE).returncode == 0
     script = (
         "import sys; from jobserver_ffi import Pool\n"
-        "with Pool(2) as pool: pool.lease('one').run(['true'])\n"
+        "with Pool(2) as pool: pool.lease('one').run([sys.executable, '-c', ''])\n"
         "sys.exit(any(name in sys.modules for name in ('jobserver_ffi.hooks', 'jobserver_ffi.lease_events')))"
     )
     assert subprocess.run([sys.executable, "-c", script], timeout=GUARD).returncode == 0
@@ -86,7 +86,7 @@ def test_a_pool_without_a_hook_has_no_thread_for_it() -> None:
 @pytest.mark.parametrize("style", STYLES)
 def test_the_life_of_a_lease(style: str, pool: Pool, told: Told) -> None:
     with pool.lease("life", style=style) as lease:
-        lease.run(["true"])
+        lease.run(TRUE)
     opened, started, ended = told.wait_for("life", OPENED, STARTED, ENDED)
     assert opened.lease == started.lease == ended.lease > 0
     assert opened.time <= started.time <= ended.time and started.waited >= 0
@@ -100,12 +100,12 @@ def test_the_life_of_a_lease(style: str, pool: Pool, told: Told) -> None:
 def test_lost_tokens(style: str, pool: Pool, told: Told) -> None:
     with pool.lease("killed", style=style) as lease:
         killed = "client = Client.from_env(); held = [client.acquire() for _ in range(3)]; os.kill(os.getpid(), 9)"
-        assert lease.run(program(killed)).returncode == -signal.SIGKILL
+        assert lease.run(program(killed)).returncode in (9, -9)
     *_, lost, _ = told.wait_for("killed", OPENED, STARTED, LOST, ENDED)
     assert lost.tokens == 3 and report_of(lost).lost == 3
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", PIPES)
 def test_too_many_given_back(style: str, pool: Pool, told: Told) -> None:
     flood = (
         "client = Client.from_env()\n"
@@ -121,7 +121,7 @@ def test_too_many_given_back(style: str, pool: Pool, told: Told) -> None:
 
 def test_a_lease_that_is_dropped(pool: Pool, told: Told) -> None:
     """Dropping takes everything back at once, and what came of it is told all the same."""
-    pool.lease("ran").run(["true"])
+    pool.lease("ran").run(TRUE)
     told.wait_for("ran", OPENED, STARTED, ENDED)
     arguments = pool.lease("kept").configure()
     told.wait_for("kept", OPENED, STARTED)
@@ -147,7 +147,7 @@ def test_the_queue(told: Told) -> None:
         first.configure()
         with pool.lease("second") as second:
             child: list[int] = []
-            thread = threading.Thread(target=lambda: child.append(second.run(["true"]).returncode))
+            thread = threading.Thread(target=lambda: child.append(second.run(TRUE).returncode))
             thread.start()
             told.wait_for("second", OPENED)
             while pool.status().queued == 0:
@@ -164,7 +164,7 @@ def test_a_process_that_can_be_started_the_second_time_only(pool: Pool, told: To
     with pytest.raises(FileNotFoundError):
         lease.run(["/nothing/here"])
     told.wait_for("again", OPENED, STARTED)
-    assert lease.run(["true"]).returncode == 0
+    assert lease.run(TRUE).returncode == 0
     lease.close()
     told.wait_for("again", OPENED, STARTED, STARTED, ENDED)
 
@@ -172,7 +172,7 @@ def test_a_process_that_can_be_started_the_second_time_only(pool: Pool, told: To
 def test_what_goes_on_when_the_pool_is_closed_is_told(told: Told) -> None:
     pool = Pool(2, on_event=told)
     lease = pool.lease("goes on")
-    child = lease.popen(["cat"], stdin=subprocess.PIPE)
+    child = lease.popen(CAT, stdin=subprocess.PIPE)
     told.wait_for("goes on", OPENED, STARTED)
     pool.close()
     events = told.wait_for("goes on", OPENED, STARTED, ENDED)
@@ -190,7 +190,7 @@ def test_a_hook_that_closes_the_pool() -> None:
             closed.set()
 
     mine = Pool(2, on_event=hook)
-    mine.lease("last").run(["true"])
+    mine.lease("last").run(TRUE)
     assert closed.wait(GUARD)
     for thread in threading.enumerate():
         if thread.name == "jobserver events":
@@ -207,14 +207,14 @@ def test_what_a_hook_raises_is_shown_and_ends_nothing(monkeypatch: pytest.Monkey
 
     with Pool(2, on_event=hook) as pool:
         for _ in range(2):
-            assert pool.lease("one").run(["true"]).returncode == 0
+            assert pool.lease("one").run(TRUE).returncode == 0
     assert shown.count("LEASE_ENDED") == shown.count("LEASE_OPENED") == 2
 
 
 def test_many_leases_at_once(told: Told) -> None:
     with Pool(3, on_event=told) as pool:
         leases = [pool.lease(f"lease {number}") for number in range(30)]
-        threads = [threading.Thread(target=lease.run, args=(["true"],)) for lease in leases]
+        threads = [threading.Thread(target=lease.run, args=(TRUE,)) for lease in leases]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -14,7 +14,7 @@ import pytest
 import jobserver_ffi.ready  # noqa: F401 - an interrupted import leaves its files open
 from jobserver_ffi import AcquireTimeout, Client
 
-from .conftest import LONG, TokenPipe, wait_until_asleep
+from .conftest import LONG, TokenPipe, open_descriptors, wait_until_asleep
 
 pytestmark = [pytest.mark.quick, pytest.mark.needs("signals")]
 
@@ -150,9 +150,12 @@ def test_a_storm_of_raising_signals_loses_no_token(
     action: Callable[[Client], None], whole: NewPipe, alarm: Alarm
 ) -> None:
     client = whole(b"abcd").client()
+    action(client)
+    before = open_descriptors()
     assert interrupt(action, client, alarm, INTERRUPTIONS) == INTERRUPTIONS
     gc.collect()
     assert client.available() == 4
+    assert open_descriptors() == before
 
 
 def blocked(client: Client) -> None:
