@@ -19,6 +19,8 @@ DIRECTIVE = re.compile(r"^\.\. auto(?:class|exception|function|data):: (?P<name>
 if not REFERENCE.is_dir():
     pytest.skip("needs the documentation", allow_module_level=True)
 
+pytestmark = pytest.mark.needs("the repository")
+
 SHOWN = [found for path in sorted(REFERENCE.glob("*.md")) for found in DIRECTIVE.findall(path.read_text("utf-8"))]
 PUBLIC = {f"{name}.{item}": name for name in MODULES for item in importlib.import_module(name).__all__}
 
