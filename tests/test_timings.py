@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import signal
+import subprocess
 import sys
 from concurrent.futures import Future
 from pathlib import Path
@@ -153,6 +154,20 @@ def test_several_commands(tmp_path: Path) -> None:
     assert {process.lease for process in found.processes} == {0, 1}
     assert {process.name for process in found.processes if process.lease == 1} == {"sh", "sleep"}
     assert not any("jobserver_ffi.cli.adopt" in process.command for process in found.processes)
+
+
+def test_arguments_that_are_no_text(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8, and what a page or a terminal might take for its own."""
+    command = ["sh", "-c", "exit 3", b"\xff\xfe", "</script>\x1b[2J"]
+    for options in (["--timings=page.html"], ["--timings=recording.json"], ["--trace", "trace.json"]):
+        done = subprocess.run(
+            [*JOBSERVER, "run", "-j2", *options, *command], cwd=tmp_path, capture_output=True, check=False
+        )
+        assert done.returncode == 3 and b"Traceback" not in done.stderr and b"\x1b" not in done.stderr
+    json.loads((tmp_path / "trace.json").read_text("utf-8"))
+    assert "??" in (tmp_path / "page.html").read_text("utf-8")
+    recording = Recording.from_json(json.loads((tmp_path / "recording.json").read_text("utf-8")))
+    assert recording.command[3].encode(errors="surrogateescape") == b"\xff\xfe"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

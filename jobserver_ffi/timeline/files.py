@@ -24,16 +24,18 @@ def try_out(path: str) -> None:
 def write(path: str, text: str) -> None:
     """Writes a file, under another name until it is whole. What is no plain file (a pipe, /dev/null) is written to.
 
+    A byte of an argument that is no UTF-8 becomes an escape, which is one in JSON too.
+
     Raises:
         OSError: It cannot be written; what was there is there still.
     """
     if _is_written_in_place(path):
-        with open(path, "w", encoding="utf-8") as file:
+        with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
         return
     new = _new_beside(path)
     try:
-        with open(new, "w", encoding="utf-8") as file:
+        with open(new, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
         os.replace(new, os.path.realpath(path))
     except BaseException:
