@@ -158,10 +158,10 @@ def test_several_commands(tmp_path: Path) -> None:
 
 def test_arguments_that_are_no_text(tmp_path: Path) -> None:
     """Bytes that are no UTF-8, and what a page or a terminal might take for its own."""
-    command = ["sh", "-c", "exit 3", b"\xff\xfe", "</script>\x1b[2J"]
-    for options in (["--timings=page.html"], ["--timings=recording.json"], ["--trace", "trace.json"]):
+    command: list[str | bytes] = ["sh", "-c", "exit 3", b"\xff\xfe", "</script>\x1b[2J"]
+    for options in ("--timings=page.html", "--timings=recording.json", "--trace=trace.json"):
         done = subprocess.run(
-            [*JOBSERVER, "run", "-j2", *options, *command], cwd=tmp_path, capture_output=True, check=False
+            [*JOBSERVER, "run", "-j2", options, *command], cwd=tmp_path, capture_output=True, check=False
         )
         assert done.returncode == 3 and b"Traceback" not in done.stderr and b"\x1b" not in done.stderr
     json.loads((tmp_path / "trace.json").read_text("utf-8"))
