@@ -167,6 +167,13 @@ class TokenPipe:
         os.close(self.write_fd)
 
 
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays, so the collector need not look at it after each one."""
+    gc.collect()
+    if sys.implementation.name == "cpython":
+        gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def whole() -> Iterator[Callable[[bytes], TokenPipe]]:
     """After every test every pool is whole: those that clients made, and those made by calling this fixture.
