@@ -252,7 +252,26 @@ def test_all_of_them(make43: Tool, place: Place, tmp_path: Path) -> None:
         assert run.process.stdout is not None and run.process.stdout.readline() == "\n"
         pools = json.loads(place.call("status", "--all", "--json").stdout)["pools"]
         ours = [pool for pool in pools if pool["process"] in (server.pid, build.pid, run.pid)]
-        assert sorted((pool["kind"], pool["limit"]) for pool in ours) == [("leases", 5), ("served", 3), ("shared", 7)]
+        found = sorted((pool["kind"], pool["limit"]) for pool in ours)
+        assert found == [("leases", 5), ("served", 3), ("shared", 7)], ours
+
+
+def test_numbers_that_mean_other_pipes(place: Place) -> None:
+    """A process whose child was given an address that is none of its own has no pool for that."""
+    for_child, out = os.pipe(), os.pipe()
+    program = (
+        "import os, subprocess, sys\n"
+        f"auth = ' -j3 --jobserver-auth={for_child[0]},{out[1]}'\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE, env={'MAKEFLAGS': auth})\n"
+        "print('began', flush=True); input(); child.communicate(b'\\n')"
+    )
+    command = [sys.executable, "-c", program]
+    with Running(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(for_child[0], out[1])) as parent:
+        assert parent.process.stdout is not None and parent.process.stdout.readline() == "began\n"
+        done = place.call("status", "--pid", str(parent.pid))
+        assert (done.returncode, done.stdout) == (1, "") and "has no jobserver" in done.stderr
+    for descriptor in (*for_child, *out):
+        os.close(descriptor)
 
 
 # What cannot be seen.

@@ -77,8 +77,15 @@ def jobserver_at(process: Process, auth: str, jobs: int | None, *, must_be_open:
         lease = _OF_A_LEASE.fullmatch(path)
         return Jobserver(file, auth, "fifo", jobs or None, f"{process.pid}/root{path}", lease and lease[1])
     numbers = re.fullmatch(r"(\d{1,9}),(\d{1,9})", auth)
-    file = process.pool_at(int(numbers[1]), int(numbers[2])) if numbers else None
-    return None if numbers is None or file is None else _on(process, int(numbers[1]), file, auth, jobs)
+    if numbers is None:
+        return None
+    read_fd, write_fd = int(numbers[1]), int(numbers[2])
+    file = process.pool_at(read_fd, write_fd)
+    if file is None:
+        return None
+    found = _on(process, read_fd, file, auth, jobs)
+    # Only a lease has two pipes. Other numbers mean nothing here, if two pipes are there: they are another process's.
+    return found if found.directory is not None or process.fifo_at(write_fd) == file else None
 
 
 def _on(process: Process, number: int, file: File, auth: str, jobs: int | None) -> Jobserver:
