@@ -77,21 +77,6 @@ class HelperThread:
         return f"<HelperThread of {self._queue.client!r}{' closed' if self._queue.closed else ''}>"
 
 
-class _Request(Future[Acquired]):
-    """What a request returns. The thread may be waiting for a token that nobody wants any more."""
-
-    def __init__(self, event: Event) -> None:
-        super().__init__()
-        self._event = event
-
-    def cancel(self) -> bool:
-        """As of every future; wakes the thread."""
-        withdrawn = super().cancel()
-        if withdrawn:
-            self._event.set()
-        return withdrawn
-
-
 class _Queue:
     """The requests, and the thread's work on them. It does not know the HelperThread, which may be dropped."""
 
@@ -105,7 +90,7 @@ class _Queue:
         self.closed = False
 
     def request(self) -> Future[Acquired]:
-        future = _Request(self.event)
+        future: Future[Acquired] = Future()
         with self.lock:
             if self.closed:
                 raise HelperClosed("this HelperThread was closed: make a new one")
@@ -113,7 +98,13 @@ class _Queue:
             idle = self.idle
         if idle:
             self.event.set()
+        future.add_done_callback(self.wake_if_withdrawn)
         return future
+
+    def wake_if_withdrawn(self, future: Future[Acquired]) -> None:
+        """The thread may be waiting for a token that nobody wants any more."""
+        if future.cancelled():
+            self.event.set()
 
     def close(self) -> None:
         with self.lock:
@@ -122,11 +113,12 @@ class _Queue:
 
     def serve(self) -> None:
         """What the thread does until it is closed."""
-        # Each clear comes before all that is looked at: who closes, asks or withdraws after it sets the event again.
-        while not self.closed:
+        while True:
+            self.event.clear()  # first: who closes, asks or withdraws after this sets it again
+            if self.closed:
+                break
             if self.falls_idle():
                 self.event.wait()
-                self.event.clear()
             else:
                 self.wait_and_deliver()
         while self.waiting:
@@ -159,7 +151,6 @@ class _Queue:
         except Exception as failure:
             error = failure
         if token is None and error is None:
-            self.event.clear()
             return
         future = self.first()
         if future is None:
