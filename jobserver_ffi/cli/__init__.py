@@ -14,7 +14,7 @@ SUBCOMMANDS = {
     "resize": "change how many slots a served pool has",
     "run": "run a command under a jobserver",
     "serve": "serve one pool of slots to all builds of this user",
-    "status": "show who uses the slots of a served pool",
+    "status": "show the slots of the pools that can be seen, and who uses them",
     "top": "watch a served pool in the terminal, as it changes",
 }
 
