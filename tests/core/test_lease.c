@@ -447,7 +447,7 @@ struct crowd {
     atomic_int *running;
     atomic_int *most;
     int rounds;
-    const char *given; /* back for each token */
+    bool floods; /* gives five tokens back for one */
 };
 
 static void run_job(struct crowd *member) {
@@ -463,22 +463,27 @@ static void *join_crowd(void *argument) {
     struct crowd *member = argument;
     for (int round = 0; round < member->rounds; round++) {
         take(&member->user, 1);
-        run_job(member);
-        give(&member->user, member->given);
+        if (!member->floods) {
+            run_job(member);
+        }
+        give(&member->user, member->floods ? "+++++" : "+");
     }
     return NULL;
 }
 
 enum { MEMBERS = 6, TOKENS = 3 };
 
-/* They are as many as there are slots for, and three tokens. */
-static void let_crowd_run(struct scene scene, int style, int rounds, const char *given) {
+/*
+ * They are as many as there are slots for, and three tokens. The jobs of flooders are not counted: what one of them gave
+ * back too much may pass for the token that it took next, so it runs beside the others as if it had taken none.
+ */
+static void let_crowd_run(struct scene scene, int style, int rounds, int flooders) {
     jobserver_lease_terms terms = terms_of(style);
     struct crowd members[MEMBERS];
     pthread_t threads[MEMBERS];
     atomic_int running = 0, most = 0;
     for (int at = 0; at < MEMBERS; at++) {
-        members[at] = (struct crowd){started(&scene, &terms), &running, &most, rounds, given};
+        members[at] = (struct crowd){started(&scene, &terms), &running, &most, rounds, at < flooders};
     }
     for (int at = 0; at < MEMBERS; at++) {
         CHECK_EQUAL(pthread_create(&threads[at], NULL, join_crowd, &members[at]), 0);
@@ -489,7 +494,7 @@ static void let_crowd_run(struct scene scene, int style, int rounds, const char 
     CHECK(most <= TOKENS);
     for (int at = 0; at < MEMBERS; at++) {
         CHECK_EQUAL(report_of(&members[at].user).slots, 1);
-        CHECK_EQUAL(report_of(&members[at].user).over_released, rounds * ((int)strlen(given) - 1));
+        CHECK_EQUAL(report_of(&members[at].user).over_released, members[at].floods ? 4 * rounds : 0);
         close_lease(&members[at].user);
     }
     end(&scene);
@@ -497,19 +502,19 @@ static void let_crowd_run(struct scene scene, int style, int rounds, const char 
 
 static void test_a_crowd(void) {
     EACH_STYLE(style) {
-        let_crowd_run(begin(MEMBERS + TOKENS), style, scaled(2000), "+");
+        let_crowd_run(begin(MEMBERS + TOKENS), style, scaled(2000), 0);
     }
 }
 
 static void test_a_crowd_in_ticks(void) {
     EACH_STYLE(style) {
-        let_crowd_run(begin_in_ticks(MEMBERS + TOKENS), style, scaled(100), "+");
+        let_crowd_run(begin_in_ticks(MEMBERS + TOKENS), style, scaled(100), 0);
     }
 }
 
 /* On a fifo a flooder could take again what it wrote itself before anybody sees it. */
-static void test_a_crowd_of_flooders(void) {
-    let_crowd_run(begin(MEMBERS + TOKENS), JOBSERVER_LEASE_PIPE, scaled(1000), "+++++");
+static void test_a_crowd_with_flooders(void) {
+    let_crowd_run(begin(MEMBERS + TOKENS), JOBSERVER_LEASE_PIPE, scaled(1000), MEMBERS / 2);
 }
 
 static void test_fifos_are_this_users_and_go_away(void) {
@@ -548,7 +553,7 @@ int main(int argc, char **argv) {
         {"stopping_ends_waits", test_stopping_ends_waits},
         {"a_forked_child_changes_nothing", test_a_forked_child_changes_nothing},
         {"a_crowd", test_a_crowd},
-        {"a_crowd_of_flooders", test_a_crowd_of_flooders},
+        {"a_crowd_with_flooders", test_a_crowd_with_flooders},
         {"a_crowd_in_ticks", test_a_crowd_in_ticks},
         {"fifos_are_this_users_and_go_away", test_fifos_are_this_users_and_go_away},
         {NULL, NULL},
