@@ -86,12 +86,19 @@ class WorkerThreads(WorkQueue):
                 self.staff()
         if taken is None:
             return True
+        item: WorkItem | None
         turn, item = taken
         del taken
-        if initialized or self.initialize(turn, item):
-            self.run(turn, item)
-            return True
-        return False
+        if not (initialized or self.initialize(turn, item)):
+            return False
+        while item is not None:
+            keeps = self.run(turn, item)
+            item = None  # nor its result: the next one may take long to come, and to run
+            if keeps:
+                item = self.first()
+                if item is None:
+                    turn.give_back()
+        return True
 
     def take(self) -> tuple[Turn, WorkItem] | None:
         """Waits for a slot for the first item; None when no item waits any more."""
@@ -118,18 +125,14 @@ class WorkerThreads(WorkQueue):
         item.future.set_exception(BrokenThreadPool(message))
         return False
 
-    def run(self, turn: Turn, item: WorkItem | None) -> None:
-        """Runs an item, and others for as long as the slot may be kept. When a result is there its slot is back."""
-        keeps = False
-        while item is not None:
-            item.call()
-            keeps = bool(self.items) and turn.may_go_on()
-            if not keeps:
-                turn.give_back()
-            item.deliver()
-            item = self.first() if keeps else None
-        if keeps:
+    def run(self, turn: Turn, item: WorkItem) -> bool:
+        """Runs an item. Returns whether its slot is kept for another one; if not it is back when a result is there."""
+        item.call()
+        keeps = bool(self.items) and turn.may_go_on()
+        if not keeps:
             turn.give_back()
+        item.deliver()
+        return keeps
 
     def wake_all(self) -> None:
         """The leader by the event, one of those that sleep by a call: it calls the next one when it ends."""

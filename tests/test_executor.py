@@ -13,6 +13,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -294,6 +295,32 @@ def test_the_first_item_runs_on_the_implicit_slot(whole: NewPipe) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_thread_keeps_no_result_while_it_runs_the_next_item(whole: NewPipe) -> None:
+    go_on, runs, end = threading.Event(), threading.Event(), threading.Event()
+
+    def first() -> set[int]:
+        assert go_on.wait(GUARD)
+        return set()
+
+    def second() -> None:
+        runs.set()
+        assert end.wait(GUARD)
+
+    client = Client.from_env(whole(b"").environ)
+    assert client is not None
+    with client, JobserverExecutor(client, 1) as executor:
+        made, last = executor.submit(first), executor.submit(second)
+        go_on.set()
+        result = weakref.ref(made.result(GUARD))
+        del made
+        assert runs.wait(GUARD)
+        gc.collect()
+        kept = result()
+        end.set()
+        last.result(GUARD)
+    assert kept is None
 
 
 def test_a_slot_that_was_long_out_goes_to_who_waited_first() -> None:

@@ -84,7 +84,7 @@ def test_waits(telemetry: Telemetry) -> None:
         assert thread.native_id is not None
         wait_until_asleep(os.getpid(), thread.native_id)
         with pytest.raises(AcquireTimeout):
-            client.acquire(0.01)
+            client.acquire(0.05)
         held.release()
         thread.join(GUARD)
     (work,) = telemetry.spans("work")
@@ -100,7 +100,7 @@ def test_waits(telemetry: Telemetry) -> None:
     assert work.start_time - 1_000_000 <= waited.start_time
     points = {point.attributes.get("error.type"): point for point in telemetry.points("jobserver.token.wait_time")}
     assert set(points) == {None, "AcquireTimeout"}
-    assert all(point.count == 1 and point.sum >= 0.01 for point in points.values())
+    assert all(point.count == 1 and point.sum >= 0.01 for point in points.values()), "a clock may tick in 16 ms"
     assert points[None].explicit_bounds[0] == 0.0001, "bounds for seconds, not for milliseconds"
 
 
