@@ -14,6 +14,7 @@ import pytest
 
 from jobserver_ffi import Client
 from jobserver_ffi.create import STYLES
+from jobserver_ffi.doctor import tools, trials
 
 from .command import JOBSERVER, script
 from .conftest import Tool, missing
@@ -71,6 +72,19 @@ def test_flags_around_and_odd_directories_do_not_disturb_the_trials(make43: Tool
 
 
 @posix
+@pytest.mark.parametrize("name", ["make", "ninja", "cmake", "ctest"])
+def test_jobs_run_in_odd_directories(name: str, tmp_path: Path) -> None:
+    """A tool whose jobs fail has a token for an instant too, which is seen or not."""
+    place = tmp_path / "a b's $c"
+    place.mkdir()
+    tool = shutil.which(name) or missing(name)
+    attempt = getattr(trials, f"try_{name}")
+    environ = {name: value for name, value in os.environ.items() if name not in trials.DISTURBING}
+    attempt(tool, "pipe", place, environ)
+    assert {path.name for path in place.glob("*.started")} == {"one.started", "two.started"}
+
+
+@posix
 def test_what_this_system_has_is_tried(cargo: Tool) -> None:
     found = {tool["name"]: tool for tool in survey_of_system()}
     for name in ("gcc", "cmake", "ctest", "cargo", "make"):
@@ -122,8 +136,6 @@ def test_what_the_tools_mean_for_this_jobserver(server: str, make43: Tool, ninja
 
 @posix
 def test_a_tool_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobserver_ffi.doctor import tools, trials
-
     monkeypatch.setattr(trials, "LONGEST", 0.3)
     monkeypatch.setattr(tools, "LONGEST", 0.3)
     started = tmp_path / "started"

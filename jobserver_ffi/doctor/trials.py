@@ -66,20 +66,20 @@ class Trial:
 
 def try_make(path: str, style: str, directory: Path, environ: Mapping[str, str]) -> Trial:
     """A makefile with two targets."""
-    (directory / "Makefile").write_text(f"all: one two\none two:\n\t@{_job(directory)} $@\n")
+    (directory / "Makefile").write_text(f"all: one two\none two:\n\t@{_recipe(directory)} $@\n")
     return _watch([path, "-f", "Makefile"], style, directory, environ)
 
 
 def try_ninja(path: str, style: str, directory: Path, environ: Mapping[str, str]) -> Trial:
     """A build file with two edges."""
     edges = "build one: job\nbuild two: job\n"
-    (directory / "build.ninja").write_text(f"rule job\n  command = {_job(directory)} $out\n{edges}")
+    (directory / "build.ninja").write_text(f"rule job\n  command = {_recipe(directory)} $out\n{edges}")
     return _watch([path], style, directory, environ)
 
 
 def try_cmake(path: str, style: str, directory: Path, environ: Mapping[str, str]) -> Trial:
     """`cmake --build` with the makefile of `try_make`: it starts the make on PATH, and must let the pool through."""
-    (directory / "Makefile").write_text(f"all: one two\none two:\n\t@{_job(directory)} $@\n")
+    (directory / "Makefile").write_text(f"all: one two\none two:\n\t@{_recipe(directory)} $@\n")
     settings = {
         "CMAKE_GENERATOR:INTERNAL": "Unix Makefiles",
         "CMAKE_HOME_DIRECTORY:INTERNAL": directory,
@@ -134,15 +134,21 @@ def try_gcc(path: str, style: str, directory: Path, environ: Mapping[str, str]) 
 
 
 def _job_words(directory: Path) -> list[str]:
+    """The command of a job, without its name, for a tool that runs it in the directory."""
     script = directory / "job.py"
     script.write_text(_JOB)
-    return [sys.executable, "-I", "-S", script.name if os.name == "nt" else str(script)]
+    return [sys.executable, "-I", "-S", script.name]
 
 
 def _job(directory: Path) -> str:
     """The command of a job, without its name, as a shell takes it."""
     words = _job_words(directory)
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def _recipe(directory: Path) -> str:
+    """The same as make and ninja take it."""
+    return _job(directory).replace("$", "$$")
 
 
 def _script(path: Path, text: str) -> Path:
