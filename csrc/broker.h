@@ -105,14 +105,17 @@ struct jobserver_broker {
     bool stopped;
 };
 
-/* lease.c: brings the accounts of a lease up to what is in its pipes. */
+/* lease_account.c: brings the accounts of a lease up to what is in its pipes. */
 void jobserver_lease_refresh(jobserver_lease *lease, int64_t now);
 
-/* lease.c: adds up the time of the slots in use; to be called before their number changes. */
+/* lease_account.c: adds up the time of the slots in use; to be called before their number changes. */
 void jobserver_lease_count(jobserver_lease *lease, int64_t now);
 int jobserver_lease_slots(const jobserver_lease *lease);
 
-/* lease.c: each moves up to `count` tokens between the pool and the lease. */
+/* lease_account.c: the number of slots in use may have changed: for the peak, and for the journal if there is one. */
+void jobserver_lease_note(jobserver_lease *lease, int64_t now);
+
+/* lease_account.c: each moves up to `count` tokens between the pool and the lease. */
 int jobserver_lease_offer(jobserver_lease *lease, int count);
 int jobserver_lease_withdraw(jobserver_lease *lease, int count);
 

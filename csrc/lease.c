@@ -1,84 +1,9 @@
-/* One lease: its life, and what it has. */
+/* One lease: its life, from its opening to its end. */
 #include "broker.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* The most bytes that are fetched at once: more than any pipe holds at the limits that systems set. */
-#define MOST_FETCHED 1048576
-
-int jobserver_lease_slots(const jobserver_lease *lease) {
-    return lease->given - lease->untaken + lease->own;
-}
-
-void jobserver_lease_count(jobserver_lease *lease, int64_t now) {
-    int slots = jobserver_lease_slots(lease);
-    lease->report.slot_time += slots * (now - lease->changed_at);
-    lease->changed_at = now;
-}
-
-static void note_peak(jobserver_lease *lease) {
-    int slots = jobserver_lease_slots(lease);
-    lease->report.peak = slots > lease->report.peak ? slots : lease->report.peak;
-}
-
-/* Writes it into the journal if the number of its slots in use has changed. */
-static void note_slots(jobserver_lease *lease, int64_t now) {
-    if (lease->broker->journal != NULL) {
-        jobserver_journal_slots(lease, now);
-    }
-}
-
-/* So many tokens more (or less) are out at the lease. */
-static void give(jobserver_lease *lease, int count) {
-    lease->given += count;
-    lease->broker->out += count;
-}
-
-/*
- * What was given back is fetched before what is untaken is counted: so for each token that is fetched the taking is
- * counted too. More bytes than were given are nobody's tokens: they are thrown away.
- */
-void jobserver_lease_refresh(jobserver_lease *lease, int64_t now) {
-    lease->moved = false;
-    jobserver_lease_count(lease, now);
-    int returned = jobserver_lease_pipes_fetch(&lease->pipes, MOST_FETCHED, &lease->report.foreign);
-    int untaken = jobserver_lease_pipes_untaken(&lease->pipes);
-    if (untaken > lease->given) {
-        int excess = untaken - lease->given;
-        int thrown = jobserver_lease_pipes_withdraw(&lease->pipes, excess, &lease->report.foreign);
-        lease->report.over_released += thrown;
-        untaken = lease->given;
-    }
-    int held = lease->given - untaken;
-    int credit = returned < held ? returned : held;
-    lease->report.over_released += returned - credit;
-    int took = untaken < lease->untaken ? lease->untaken - untaken : 0;
-    int gave = credit + (untaken > lease->untaken ? untaken - lease->untaken : 0);
-    lease->untaken = untaken;
-    note_peak(lease);
-    give(lease, -credit);
-    note_slots(lease, now);
-    lease->report.taken += took;
-    lease->broker->busy |= took > 0 || gave > 0;
-    jobserver_hunger_moved(lease, took, gave, now);
-}
-
-int jobserver_lease_offer(jobserver_lease *lease, int count) {
-    int offered = jobserver_lease_pipes_offer(&lease->pipes, count);
-    give(lease, offered);
-    lease->untaken += offered;
-    return offered;
-}
-
-/* Who takes meanwhile is faster: then there are fewer to withdraw, and the next look finds out. */
-int jobserver_lease_withdraw(jobserver_lease *lease, int count) {
-    int withdrawn = jobserver_lease_pipes_withdraw(&lease->pipes, count, &lease->report.foreign);
-    give(lease, -withdrawn);
-    lease->untaken -= withdrawn;
-    return withdrawn;
-}
 
 void jobserver_lease_ring(jobserver_lease *lease) {
     for (struct jobserver_lease_waiter *waiter = lease->waiters; waiter != NULL; waiter = waiter->next) {
@@ -96,8 +21,7 @@ void jobserver_lease_let_start(jobserver_lease *lease, int64_t now) {
     lease->broker->busy = true;
     lease->changed_at = now;
     lease->report.queue_time += now - lease->queued_at;
-    note_peak(lease);
-    note_slots(lease, now);
+    jobserver_lease_note(lease, now);
     jobserver_hunger_begin(lease);
     jobserver_lease_ring(lease);
 }
@@ -118,7 +42,7 @@ void jobserver_lease_finish(jobserver_lease *lease, int64_t now) {
         lease->report.orphaned += lease->state == JOBSERVER_LEASE_ORPHANS;
         broker->out -= lease->given + lease->own;
         lease->given = lease->untaken = lease->own = 0;
-        note_slots(lease, now);
+        jobserver_lease_note(lease, now);
     }
     jobserver_broker_unlink(has_started(lease) ? &broker->started : &broker->waiting, lease);
     lease->state = JOBSERVER_LEASE_ENDED;
@@ -298,7 +222,7 @@ void jobserver_lease_give_up(jobserver_lease *lease) {
             jobserver_lease_withdraw(lease, lease->untaken);
             broker->out -= lease->own;
             lease->own = 0;
-            note_slots(lease, jobserver_now());
+            jobserver_lease_note(lease, jobserver_now());
             jobserver_broker_unlink(&broker->started, lease);
             jobserver_broker_link(&broker->waiting, lease);
         }

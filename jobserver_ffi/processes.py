@@ -170,7 +170,7 @@ def tokens_at(place: str) -> int | None:
     It is opened anew, so nothing that others share is changed, and nothing is read.
 
     Args:
-        place: A path below /proc: "PID/fd/N", or "PID/root/PATH".
+        place: A path below /proc: "PID/fd/N", or "PID/root" and an absolute path behind it.
     """
     import fcntl
     import struct

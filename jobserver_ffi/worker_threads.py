@@ -93,7 +93,7 @@ class WorkerThreads(WorkQueue):
             return False
         while item is not None:
             keeps = self.run(turn, item)
-            item = None  # nor its result: the next one may take long to come, and to run
+            item = None  # its future has the result, which must not live as long as the next item runs
             if keeps:
                 item = self.first()
                 if item is None:

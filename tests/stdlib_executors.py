@@ -158,23 +158,6 @@ def with_our_classes(assert_python_ok: Callable[..., Any]) -> Callable[..., Any]
     return run
 
 
-def undisturbed(method: Callable[[], None]) -> Callable[[], None]:
-    """No thread has to stop for another one in the middle of what it does, until it waits for something itself.
-
-    What makes a result has it for an instant after it has handed it over; Python 3.13's own test waits for that.
-    """
-
-    def run() -> None:
-        before = sys.getswitchinterval()
-        sys.setswitchinterval(GUARD)
-        try:
-            method()
-        finally:
-            sys.setswitchinterval(before)
-
-    return run
-
-
 def select(prefix: str, excluded: list[str]) -> Iterator[unittest.TestCase]:
     """The tests of the classes whose names begin with the prefix, without those that are excluded by name."""
     for module in modules():
@@ -187,8 +170,6 @@ def select(prefix: str, excluded: list[str]) -> Iterator[unittest.TestCase]:
                     assert isinstance(test, unittest.TestCase)
                     if test._testMethodName not in excluded:
                         test.addCleanup(all_whole)
-                        if test._testMethodName == "test_free_reference":
-                            vars(test)[test._testMethodName] = undisturbed(test.test_free_reference)  # type: ignore[attr-defined]
                         yield test
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from jobserver_ffi import Client
 from jobserver_ffi.create import STYLES
-from jobserver_ffi.doctor import tools, trials
+from jobserver_ffi.doctor import trials
+from jobserver_ffi.doctor.tools import survey
 
 from .command import JOBSERVER, script
 from .conftest import Tool, missing
@@ -79,7 +80,7 @@ def test_jobs_run_in_odd_directories(name: str, tmp_path: Path) -> None:
     place.mkdir()
     tool = shutil.which(name) or missing(name)
     attempt = getattr(trials, f"try_{name}")
-    environ = {name: value for name, value in os.environ.items() if name not in trials.DISTURBING}
+    environ = {variable: value for variable, value in os.environ.items() if variable not in trials.DISTURBING}
     attempt(tool, "pipe", place, environ)
     assert {path.name for path in place.glob("*.started")} == {"one.started", "two.started"}
 
@@ -137,11 +138,11 @@ def test_what_the_tools_mean_for_this_jobserver(server: str, make43: Tool, ninja
 @posix
 def test_a_tool_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "LONGEST", 0.3)
-    monkeypatch.setattr(tools, "LONGEST", 0.3)
+    monkeypatch.setattr("jobserver_ffi.doctor.tools.LONGEST", 0.3)
     started = tmp_path / "started"
     started.touch()
     script(tmp_path / "make", f"#!/bin/sh\necho $$ >> {started}\nexec {shutil.which('sleep')} 1000\n")
-    (tool,) = tools.survey({"PATH": str(tmp_path)})
+    (tool,) = survey({"PATH": str(tmp_path)})
     assert [seen.outcome for seen in tool.styles.values()] == ["silent"] * len(STYLES)
     assert not any(map(psutil.pid_exists, map(int, started.read_text().split())))
 
