@@ -13,7 +13,6 @@ from cffi import FFI
 from setuptools import setup
 
 CORE = Path(__file__).parent / "csrc"
-HEADER = CORE / "jobserver.h"
 OPENING, CLOSING = "/* [declarations]", "/* [/declarations] */"
 
 # cffi uses the limited API on its own; only the tag of the wheel must be asked for, where there is a limited API.
@@ -29,14 +28,11 @@ UNIX_FLAGS = ["-std=c11", "-fvisibility=hidden", "-g0", "-Wall", "-Wextra"]
 MICROSOFT_FLAGS = ["/std:c11", "/experimental:c11atomics"]
 
 
-def declarations() -> str:
-    """The part of the public header that cffi is to read: between the marks, from the line after the first one.
-
-    And a number of the C library that on Windows is not the one of Python's errno.
-    """
-    text = HEADER.read_text(encoding="utf-8")
+def declarations(header: str = "jobserver.h") -> str:
+    """The part of a header that cffi is to read: between the marks, from the line after the first one."""
+    text = CORE.joinpath(header).read_text(encoding="utf-8")
     text = text[text.index(OPENING) : text.index(CLOSING)]
-    return text.partition("*/")[2] + "#define ETIMEDOUT ...\n"
+    return text.partition("*/")[2]
 
 
 def cython_declarations() -> str:
@@ -99,9 +95,11 @@ def declared(name: str) -> str | None:
 
 ffibuilder = FFI()
 ffibuilder.cdef(declarations())
+ffibuilder.cdef(declarations("owned.h"))
+ffibuilder.cdef("#define ETIMEDOUT ...")  # of the C library, which on Windows has another one than Python's errno
 ffibuilder.set_source(
     "jobserver_ffi._core",
-    '#include <errno.h>\n#include "jobserver.h"',
+    '#include <errno.h>\n#include "owned.h"',
     include_dirs=["csrc"],
     sources=sorted(f"csrc/{path.name}" for path in CORE.glob("*.c")),
     depends=sorted(f"csrc/{path.name}" for path in CORE.glob("*.h")),

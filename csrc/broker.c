@@ -14,23 +14,33 @@ int64_t jobserver_tick(int64_t last, bool busy) {
 }
 
 void jobserver_broker_keep(jobserver_broker *broker) {
-    broker->references++;
+    broker->users++;
 }
 
 bool jobserver_broker_is_ours(const jobserver_broker *broker) {
     return broker->generation == jobserver_generation();
 }
 
-/* The directory is the parent's to remove. */
+bool jobserver_broker_is_open(const jobserver_broker *broker) {
+    return jobserver_broker_is_ours(broker) && !broker->stopped;
+}
+
+static void free_memory(jobserver_broker *broker) {
+    jobserver_journal_free(broker->journal);
+    free(broker);
+}
+
+/* In a forked child the directory is the parent's to remove. */
 void jobserver_broker_drop(jobserver_broker *broker) {
-    if (--broker->references > 0) {
+    if (--broker->users > 0) {
         return;
     }
     jobserver_news_close(broker->news);
     jobserver_bell_close(&broker->changes);
     jobserver_lease_directory_close(broker->directory, jobserver_broker_is_ours(broker));
-    jobserver_journal_free(broker->journal);
-    free(broker);
+    if (broker->freed) {
+        free_memory(broker);
+    }
 }
 
 void jobserver_broker_link(jobserver_lease **list, jobserver_lease *lease) {
@@ -60,7 +70,7 @@ int jobserver_broker_create(const char *directory, int limit, jobserver_broker *
     }
     broker->limit = limit;
     broker->allowed = INT_MAX;
-    broker->references = 1;
+    broker->users = 1;
     broker->changes = (struct jobserver_bell){{-1, -1}};
     int result = jobserver_lease_directory_open(directory, &broker->directory);
     if (result == 0) {
@@ -143,14 +153,15 @@ void jobserver_broker_fail(jobserver_broker *broker, int error) {
 }
 
 /*
- * Serves until jobserver_broker_stop. The lock is held but for the sleep. Returns 0, or -EBUSY if another thread serves
- * already.
+ * Serves until jobserver_broker_stop, also if that was before. The lock is held but for the sleep. Returns 0, or -EBUSY if
+ * another thread serves already, or another process.
  */
 int jobserver_broker_serve(jobserver_broker *broker) {
     jobserver_lock();
-    if (broker->serving || !jobserver_broker_is_ours(broker)) {
+    if (broker->serving || !jobserver_broker_is_open(broker)) {
+        int result = broker->stopped && jobserver_broker_is_ours(broker) ? 0 : -EBUSY;
         jobserver_unlock();
-        return -EBUSY;
+        return result;
     }
     jobserver_broker_keep(broker);
     broker->serving = true;
@@ -175,48 +186,61 @@ int jobserver_broker_serve(jobserver_broker *broker) {
     return 0;
 }
 
-/* Ends the serving for good. Processes go on with what they hold; waits end with JOBSERVER_CLOSED. */
+/* Wakes every thread that serves the broker or waits for one of its leases: each sees that it was stopped. */
+static void wake_all(jobserver_broker *broker) {
+    jobserver_news_wake(broker->news);
+    if (broker->source != NULL) {
+        jobserver_event_set(broker->source->event);
+    }
+    if (broker->gatekeeper != NULL) {
+        jobserver_event_set(broker->gatekeeper);
+    }
+    end_waits(broker);
+}
+
+/*
+ * Ends the serving for good. Processes go on with what they hold; waits, and all later calls, end with JOBSERVER_CLOSED.
+ * Descriptors are closed and the directory is removed when no thread serves any more and the last lease was freed. Never
+ * blocks for long. Stopping again changes nothing.
+ */
 void jobserver_broker_stop(jobserver_broker *broker) {
     jobserver_lock();
-    broker->stopped = true;
-    if (jobserver_broker_is_ours(broker)) {
-        jobserver_news_wake(broker->news);
-        if (broker->source != NULL) {
-            jobserver_event_set(broker->source->event);
+    if (!broker->stopped) {
+        broker->stopped = true;
+        if (jobserver_broker_is_ours(broker)) {
+            wake_all(broker);
         }
-        if (broker->gatekeeper != NULL) {
-            jobserver_event_set(broker->gatekeeper);
-        }
-        end_waits(broker);
+        jobserver_broker_drop(broker);
     }
     jobserver_unlock();
 }
 
-/* Gives up the owner's reference. */
+/* Stops the broker and gives up the owner's handle. The last lease or thread that uses the broker frees its memory. */
 void jobserver_broker_free(jobserver_broker *broker) {
     jobserver_broker_stop(broker);
     jobserver_lock();
-    jobserver_broker_drop(broker);
+    bool last = broker->users == 0;
+    broker->freed = true;
     jobserver_unlock();
+    if (last) {
+        free_memory(broker);
+    }
 }
 
 /* Changes the limit. Slots in use beyond a smaller one stay in use until their jobs end. */
 int jobserver_broker_resize(jobserver_broker *broker, int limit) {
-    if (!jobserver_broker_is_ours(broker)) {
-        return JOBSERVER_CLOSED;
-    }
     jobserver_lock();
-    broker->limit = limit;
-    jobserver_news_wake(broker->news);
+    int result = jobserver_broker_is_open(broker) ? 0 : JOBSERVER_CLOSED;
+    if (result == 0) {
+        broker->limit = limit;
+        jobserver_news_wake(broker->news);
+    }
     jobserver_unlock();
-    return 0;
+    return result;
 }
 
-int jobserver_broker_describe(jobserver_broker *broker, jobserver_broker_report *report) {
-    if (!jobserver_broker_is_ours(broker)) {
-        return JOBSERVER_CLOSED;
-    }
-    jobserver_lock();
+/* Fills the report of an open broker in. The caller holds the lock. */
+static void describe(jobserver_broker *broker, jobserver_broker_report *report) {
     *report = (jobserver_broker_report){.limit = broker->limit};
     int64_t now = jobserver_now();
     for (jobserver_lease *lease = broker->started; lease != NULL; lease = lease->next) {
@@ -228,6 +252,15 @@ int jobserver_broker_describe(jobserver_broker *broker, jobserver_broker_report 
         report->queued += lease->state == JOBSERVER_LEASE_QUEUED;
     }
     jobserver_news_wake(broker->news);
+}
+
+/* Tells what the broker has now. 0, or JOBSERVER_CLOSED with the report as it was. */
+int jobserver_broker_describe(jobserver_broker *broker, jobserver_broker_report *report) {
+    jobserver_lock();
+    int result = jobserver_broker_is_open(broker) ? 0 : JOBSERVER_CLOSED;
+    if (result == 0) {
+        describe(broker, report);
+    }
     jobserver_unlock();
-    return 0;
+    return result;
 }

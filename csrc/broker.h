@@ -22,8 +22,9 @@ struct jobserver_noted {
  * Beside them `own` is 1 while the slot of its process is in use.
  */
 struct jobserver_lease {
-    jobserver_broker *broker;
-    jobserver_lease *next; /* in the broker's list of those that have started, or of those that have not */
+    jobserver_broker *broker; /* not to be looked at once the lease has ended: its owner may have freed both */
+    int handles;              /* of this memory: the owner's, and observers' */
+    jobserver_lease *next;    /* in the broker's list of those that have started, or of those that have not */
     jobserver_lease *previous;
     struct jobserver_lease_pipes pipes;
     struct jobserver_watch *watch;
@@ -96,13 +97,14 @@ struct jobserver_broker {
     bool gatekeeper_waits;       /* until something moves */
     bool moved;                  /* since the gatekeeper looked */
     int failure;                 /* why no slots come any more, or 0 */
-    int references;
+    int users; /* its owner until it stops it, leases, threads: while there are any, its descriptors are open */
     unsigned generation;
     unsigned leases_made;
     int64_t tickets;
     bool busy; /* bytes moved since it last slept */
     bool serving;
     bool stopped;
+    bool freed; /* by its owner: the last user frees the memory */
 };
 
 /* lease_account.c: brings the accounts of a lease up to what is in its pipes. */
@@ -159,7 +161,7 @@ bool jobserver_hunger_is_due(const jobserver_lease *lease, int64_t now);
 /* gate.c: tells the gatekeeper, if he sleeps, that something moves. */
 void jobserver_gate_ring(jobserver_broker *broker);
 
-/* source.c: makes it the broker's source (0 or -EBUSY); and the reverse: with the reason if it failed, or 0. */
+/* source.c: makes it the broker's source (0, -EBUSY or JOBSERVER_CLOSED); and the reverse: with the reason if it failed, or 0. */
 int jobserver_source_attach(struct jobserver_source *source, jobserver_broker *broker);
 void jobserver_source_detach(struct jobserver_source *source, int error);
 
@@ -179,15 +181,18 @@ void jobserver_source_tolerate(struct jobserver_source *source, int spare);
 /* source.c: what is needed now, from share.c. */
 void jobserver_source_need(struct jobserver_source *source, const struct jobserver_demand *now);
 
-/* broker.c: a reference more, and one less, with which it may be freed. */
+/* broker.c: one user more, and one less: the last one closes what it has, and frees it if its owner did before. */
 void jobserver_broker_keep(jobserver_broker *broker);
 void jobserver_broker_drop(jobserver_broker *broker);
 
 /* broker.c: no slots come any more if `error` is one: who waits for the first one hears of it. */
 void jobserver_broker_fail(jobserver_broker *broker, int error);
 
-/* broker.c: whether it may be used: not in a forked child. */
+/* broker.c: whether this process made it: in a forked child it can only be freed, as can its leases. */
 bool jobserver_broker_is_ours(const jobserver_broker *broker);
+
+/* broker.c: whether it may be used: it is ours, and was not stopped. */
+bool jobserver_broker_is_open(const jobserver_broker *broker);
 
 /* broker.c: puts a lease on a list and takes it off. */
 void jobserver_broker_link(jobserver_lease **list, jobserver_lease *lease);

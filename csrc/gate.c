@@ -15,7 +15,7 @@ void jobserver_gate_ring(jobserver_broker *broker) {
 /* From now on at most so many slots are in use, but for the first one of each lease and for what is set aside. */
 int jobserver_broker_allow(jobserver_broker *broker, int most) {
     jobserver_lock();
-    int result = jobserver_broker_is_ours(broker) ? 0 : JOBSERVER_CLOSED;
+    int result = jobserver_broker_is_open(broker) ? 0 : JOBSERVER_CLOSED;
     if (result == 0 && most != broker->allowed) {
         broker->allowed = most;
         jobserver_news_wake(broker->news);
@@ -51,7 +51,7 @@ static bool sleep_on(jobserver_broker *broker, jobserver_event *event, int64_t d
 int jobserver_broker_rest(jobserver_broker *broker, jobserver_event *event, int64_t interval) {
     int64_t end = jobserver_deadline(interval);
     jobserver_lock();
-    bool goes_on = jobserver_broker_is_ours(broker) && !broker->stopped;
+    bool goes_on = jobserver_broker_is_open(broker);
     broker->gatekeeper = event;
     while (goes_on && end > 0 && jobserver_now() < end) {
         goes_on = sleep_on(broker, event, end);

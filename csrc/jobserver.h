@@ -112,11 +112,9 @@ void jobserver_hold_free(jobserver_hold *hold);
 /*
  * An event wakes a thread that waits: for it alone (0, or -EINTR: wait again), or, as one of the others, for a token.
  * It stays set until it is cleared. Setting is async-signal-safe. A forked child cannot set its parent's events.
- * Dropping frees the event at a place, if there is one there, and leaves NULL.
  */
 int jobserver_event_new(jobserver_event **event);
 void jobserver_event_free(jobserver_event *event);
-void jobserver_event_drop(jobserver_event **event);
 void jobserver_event_set(jobserver_event *event);
 void jobserver_event_clear(jobserver_event *event);
 int jobserver_event_wait(jobserver_event *event);
@@ -133,7 +131,7 @@ int jobserver_interrupt_from(intptr_t library, const char *function, unsigned th
  * Leases: a broker gives each process that it serves pipes of the process's own, and moves tokens between them and its
  * pool. So it knows what each holds, and has it back when the process is gone. One thread serves, in
  * jobserver_broker_serve; another one, in jobserver_broker_bridge, if the slots come from an outer jobserver; all other
- * functions may be called from any. On Windows a lease is always a semaphore, whose name is its path, and there are no
+ * functions may be called from any. A broker that was stopped, or freed while it has leases, ends with the last of them. On Windows a lease is always a semaphore, whose name is its path, and there are no
  * descriptors; bridges have not been tried there. A forked child can only free what it inherits.
  */
 typedef struct jobserver_broker jobserver_broker;
@@ -198,10 +196,11 @@ int jobserver_broker_allow(jobserver_broker *broker, int most);
 int jobserver_broker_rest(jobserver_broker *broker, jobserver_event *event, int64_t interval);
 
 /*
- * A lease is owned by the caller, who gives it up with jobserver_lease_free, before the broker. From its opening on its
- * address is known; the three descriptors (-1 for none) are open until jobserver_lease_spawned: read end, write end,
- * life line. Starting waits for the slots, also after -EINTR in the same place; giving up frees the place, or the slots
- * if no process has used them.
+ * The caller owns a lease and gives it up with jobserver_lease_free. From its opening on its address is known; the three
+ * descriptors (-1 for none) are open until jobserver_lease_spawned: read end, write end, life line. Starting waits for the
+ * slots, also after -EINTR in the same place; giving up frees the place, or the slots if no process has used them.
+ * jobserver_lease_observe makes a second handle, which is good for jobserver_lease_describe also after the lease was freed;
+ * jobserver_lease_forget gives it up.
  */
 int jobserver_lease_open(jobserver_broker *broker, const jobserver_lease_terms *terms, jobserver_lease **lease);
 void jobserver_lease_free(jobserver_lease *lease);
@@ -213,6 +212,8 @@ int jobserver_lease_spawned(jobserver_lease *lease, int process);
 int jobserver_lease_end(jobserver_lease *lease);
 int jobserver_lease_wait(jobserver_lease *lease, int64_t timeout);
 int jobserver_lease_describe(jobserver_lease *lease, jobserver_lease_report *report);
+jobserver_lease *jobserver_lease_observe(jobserver_lease *lease);
+void jobserver_lease_forget(jobserver_lease *lease);
 
 /*
  * Leases for processes that are not children of this one: they get the descriptors through a socket, and a lease then

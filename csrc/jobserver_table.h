@@ -86,7 +86,8 @@
     EACH(broker_record) \
     EACH(broker_changes) \
     EACH(lease_number) \
-    EACH(event_drop)
+    EACH(lease_observe) \
+    EACH(lease_forget)
 /* clang-format on */
 
 #ifdef __cplusplus

@@ -53,7 +53,7 @@ int jobserver_broker_record(jobserver_broker *broker, int room) {
     journal->size = (size_t)room;
     journal->limit = (struct jobserver_noted){.seen = -1, .written = -1};
     jobserver_lock();
-    int result = !jobserver_broker_is_ours(broker) ? JOBSERVER_CLOSED : broker->journal != NULL ? -EBUSY : 0;
+    int result = !jobserver_broker_is_open(broker) ? JOBSERVER_CLOSED : broker->journal != NULL ? -EBUSY : 0;
     if (result == 0) {
         int64_t now = jobserver_now();
         broker->journal = journal;

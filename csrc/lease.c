@@ -81,10 +81,11 @@ int jobserver_lease_open(jobserver_broker *broker, const jobserver_lease_terms *
     if (lease == NULL) {
         return -ENOMEM;
     }
+    lease->handles = 1;
     lease->broker = broker;
     lease->terms = *terms;
     jobserver_lock();
-    int result = broker->stopped || !jobserver_broker_is_ours(broker) ? JOBSERVER_CLOSED : 0;
+    int result = jobserver_broker_is_open(broker) ? 0 : JOBSERVER_CLOSED;
     if (result == 0) {
         lease->number = (int)++broker->leases_made;
         result =
@@ -108,7 +109,17 @@ int jobserver_lease_open(jobserver_broker *broker, const jobserver_lease_terms *
     return result;
 }
 
-/* Ends the lease first, whatever its process does. In a forked child it only forgets it. */
+/* Gives up one handle of the lease's memory: its owner's, or an observer's. The caller holds the lock. */
+static void drop_handle(jobserver_lease *lease) {
+    if (--lease->handles == 0) {
+        free(lease);
+    }
+}
+
+/*
+ * Ends the lease first, whatever its process does. In a forked child it only forgets it. An observer of the lease may
+ * still ask for its report.
+ */
 void jobserver_lease_free(jobserver_lease *lease) {
     jobserver_broker *broker = lease->broker;
     jobserver_lock();
@@ -117,10 +128,29 @@ void jobserver_lease_free(jobserver_lease *lease) {
         jobserver_news_wake(broker->news);
     } else {
         jobserver_lease_pipes_close(&lease->pipes, false);
+        lease->state = JOBSERVER_LEASE_ENDED;
     }
     jobserver_broker_drop(broker);
+    drop_handle(lease);
     jobserver_unlock();
-    free(lease);
+}
+
+/*
+ * Makes a second handle of a lease, for jobserver_lease_describe alone. It does not keep the lease from ending when its
+ * owner frees it. The caller gives the handle up with jobserver_lease_forget. Returns the lease.
+ */
+jobserver_lease *jobserver_lease_observe(jobserver_lease *lease) {
+    jobserver_lock();
+    lease->handles++;
+    jobserver_unlock();
+    return lease;
+}
+
+/* Gives up what jobserver_lease_observe returned. */
+void jobserver_lease_forget(jobserver_lease *lease) {
+    jobserver_lock();
+    drop_handle(lease);
+    jobserver_unlock();
 }
 
 int jobserver_lease_descriptors(jobserver_lease *lease, int descriptors[3]) {
@@ -276,16 +306,20 @@ int jobserver_lease_wait(jobserver_lease *lease, int64_t timeout) {
 
 static int queued_before(const jobserver_lease *lease) {
     int count = 0;
+    if (lease->state != JOBSERVER_LEASE_QUEUED || !jobserver_broker_is_ours(lease->broker)) {
+        return 0; /* in a forked child the others may have been freed */
+    }
     for (const jobserver_lease *other = lease->broker->waiting; other != NULL; other = other->next) {
         count += other->state == JOBSERVER_LEASE_QUEUED && other->ticket < lease->ticket;
     }
-    return lease->state == JOBSERVER_LEASE_QUEUED ? count : 0;
+    return count;
 }
 
+/* Tells what the lease has now, or had at its end: then it may have been freed, and its broker too. Returns 0. */
 int jobserver_lease_describe(jobserver_lease *lease, jobserver_lease_report *report) {
     jobserver_lock();
     int64_t now = jobserver_now();
-    if (jobserver_broker_is_ours(lease->broker) && has_started(lease)) {
+    if (has_started(lease) && jobserver_broker_is_ours(lease->broker)) {
         jobserver_lease_refresh(lease, now);
         jobserver_news_wake(lease->broker->news);
     }

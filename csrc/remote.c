@@ -10,7 +10,7 @@
  */
 int jobserver_broker_watch(jobserver_broker *broker) {
     jobserver_lock();
-    int result = broker->stopped || !jobserver_broker_is_ours(broker) ? JOBSERVER_CLOSED : 0;
+    int result = jobserver_broker_is_open(broker) ? 0 : JOBSERVER_CLOSED;
     if (result == 0 && broker->changes.ends[0] < 0) {
         result = jobserver_bell_open(&broker->changes);
     }
@@ -26,7 +26,13 @@ int jobserver_broker_watch(jobserver_broker *broker) {
  * copy keeps them beyond the end of this one.
  */
 int jobserver_broker_lock(jobserver_broker *broker) {
-    return jobserver_broker_is_ours(broker) ? jobserver_lease_directory_lock(broker->directory) : JOBSERVER_CLOSED;
+    jobserver_lock();
+    int result = JOBSERVER_CLOSED;
+    if (jobserver_broker_is_open(broker)) {
+        result = jobserver_lease_directory_lock(broker->directory);
+    }
+    jobserver_unlock();
+    return result;
 }
 
 /*

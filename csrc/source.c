@@ -11,15 +11,15 @@
 
 int jobserver_source_attach(struct jobserver_source *source, jobserver_broker *broker) {
     jobserver_lock();
-    bool refused = broker->source != NULL || !jobserver_broker_is_ours(broker);
-    if (!refused) {
+    int result = !jobserver_broker_is_open(broker) ? JOBSERVER_CLOSED : broker->source != NULL ? -EBUSY : 0;
+    if (result == 0) {
         source->broker = broker;
         broker->source = source;
         jobserver_broker_keep(broker);
         jobserver_news_wake(broker->news);
     }
     jobserver_unlock();
-    return refused ? -EBUSY : 0;
+    return result;
 }
 
 void jobserver_source_fail(jobserver_broker *broker, int error) {

@@ -157,11 +157,3 @@ int jobserver_take(jobserver_client *client, unsigned char *bytes, size_t size, 
     }
     return result;
 }
-
-/* Frees the event at a place, if there is one, and leaves NULL. For owners that may be interrupted, see event.py. */
-void jobserver_event_drop(jobserver_event **event) {
-    if (*event != NULL) {
-        jobserver_event_free(*event);
-        *event = NULL;
-    }
-}

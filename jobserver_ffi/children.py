@@ -7,8 +7,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ._core import ffi, lib
 from .errors import ClientClosed
+from .handles import hold
 from .makeflags import merge, parse, remove_auth
 
 if TYPE_CHECKING:
@@ -74,19 +74,19 @@ def held_back(popen_kwargs: dict[str, Any]) -> dict[str, Any]:
 
 def hold_open(client: Client) -> Any:
     """Keeps the pool's descriptors and fifo while the result lives."""
-    hold = lib.jobserver_hold_new(client._handle)
-    if hold == ffi.NULL:
-        raise ClientClosed("this client was closed: make a new one")
-    return ffi.gc(hold, lib.jobserver_hold_free)
+    try:
+        return hold(client._handle)
+    except MemoryError:
+        raise ClientClosed("this client was closed: make a new one") from None
 
 
 def run(client: Client, args: Any, run_kwargs: dict[str, Any]) -> subprocess.CompletedProcess[Any]:
     """See `Client.run`."""
-    hold = hold_open(client)
+    held = hold_open(client)
     try:
         return subprocess.run(args, **client.configure(**run_kwargs))
     finally:
-        del hold
+        del held
 
 
 def configure(client: Client, variables: Iterable[str], popen_kwargs: dict[str, Any]) -> dict[str, Any]:

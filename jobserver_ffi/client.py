@@ -13,6 +13,7 @@ from .arguments import LARGEST_LIMIT, batch_size, nanoseconds, pool_limit, whole
 from .create import create
 from .errors import ClientClosed, check, error_for, timed_out
 from .event import NOTHING
+from .handles import batch_maker, cell_maker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +70,17 @@ class Client:
         OSError: The system refused (no descriptors left, path exists already …).
     """
 
-    __slots__ = ("__weakref__", "_auth", "_cells", "_closed", "_descriptors", "_handle", "_limit")
+    __slots__ = (
+        "__weakref__",
+        "_auth",
+        "_batches",
+        "_cells",
+        "_closed",
+        "_descriptors",
+        "_handle",
+        "_limit",
+        "_new_cell",
+    )
 
     def __init__(
         self,
@@ -90,6 +101,8 @@ class Client:
         self._auth = auth
         self._descriptors = descriptors
         self._limit = limit
+        self._new_cell = cell_maker(handle)
+        self._batches: tuple[int, Callable[[], Any]] = (0, self._new_cell)  # what makes batches of the last size
         # Cells that hold nothing. Each is owned by exactly one place: this list or an Acquired. Two from the start: a
         # list that runs empty gives its memory up, and has to get it again for the next cell.
         self._cells: list[Any] = FreeCells() if FREE_THREADED else [self._new_cell(), self._new_cell()]
@@ -248,12 +261,6 @@ class Client:
         message = f"a token that was dropped could not be given back at that time ({left}): {error.args[-1]}"
         return type(error)(*error.args[:-1], message)
 
-    def _new_cell(self) -> Any:
-        cell = lib.jobserver_token_new(self._handle)
-        if cell == ffi.NULL:
-            raise MemoryError("no memory for a token cell")
-        return ffi.gc(cell, lib.jobserver_token_free)
-
     def _forget(self, cell: Any) -> None:
         """Takes back a cell whose token is a raw one now."""
         self._cells.append(cell)
@@ -340,24 +347,25 @@ class Client:
     ) -> AcquiredBatch | None:
         """The same with arguments that were checked; None, with nothing held, if something else came first."""
         room = min(maximum, max(minimum, _MOST_AT_ONCE))
-        batch = lib.jobserver_batch_new(self._handle, min(room, LARGEST_LIMIT))
-        if batch == ffi.NULL:
-            raise MemoryError(f"no memory for {room} tokens")
-        batch = ffi.gc(batch, lib.jobserver_batch_free)
+        size, new_batch = self._batches
+        if size != room:
+            new_batch = batch_maker(self._handle, min(room, LARGEST_LIMIT))
+            self._batches = room, new_batch
+        handle = new_batch()
 
-        def take(batch: Any, limit: int) -> int:
-            return lib.jobserver_batch_acquire_or(batch, minimum, limit, *others)
+        def take(handle: Any, limit: int) -> int:
+            return lib.jobserver_batch_acquire_or(handle, minimum, limit, *others)
 
         try:
-            count = self._wait(take, batch, -EINTR, timeout)
+            count = self._wait(take, handle, -EINTR, timeout)
         except BaseException:
             # At once, not when the last traceback is gone. Should it fail, the destructor tries again and tells.
-            lib.jobserver_batch_release(batch)
+            lib.jobserver_batch_release(handle)
             raise
         if count == lib.JOBSERVER_READY:
-            check(lib.jobserver_batch_release(batch))
+            check(lib.jobserver_batch_release(handle))
             return None
-        return AcquiredBatch(self, batch, count)
+        return AcquiredBatch(self, handle, count)
 
     def _acquire_or(self, others: Others, timeout: float | None = None) -> Acquired | None:
         """Takes a token, as `acquire`; None if something else came first."""
@@ -531,7 +539,7 @@ class Client:
         self.close()
 
     def __del__(self, finalizing: Any = sys.is_finalizing) -> None:
-        if not self._closed and not finalizing():
+        if not getattr(self, "_closed", True) and not finalizing():  # Ctrl-C may come before there is one
             import warnings
 
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)

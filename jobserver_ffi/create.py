@@ -7,6 +7,7 @@ from errno import EAGAIN
 
 from ._core import ffi, lib
 from .errors import check
+from .handles import Place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,19 +25,19 @@ def create(limit: int, style: str | None, path: str | os.PathLike[str] | None) -
         raise ValueError(f"style={style!r}: {' or '.join(map(repr, STYLES))} is wanted on this system")
     if path is not None and style != "fifo":
         raise ValueError(f"path={path!r} goes with style='fifo' only")
-    out = ffi.new("jobserver_client **")
+    place = Place("client")
     if style == "fifo":
-        code = _create_fifo(limit, path, out)
+        code = _create_fifo(limit, path, place.out)
     elif style == "pipe":
-        code = lib.jobserver_client_create_pipe(limit, out)
+        code = lib.jobserver_client_create_pipe(limit, place.out)
     else:
-        code = lib.jobserver_client_create_semaphore(limit, out)
+        code = lib.jobserver_client_create_semaphore(limit, place.out)
     if code == lib.JOBSERVER_LIMIT:
         raise ValueError(
             f"limit={limit}: a pipe here cannot hold so many tokens (see /proc/sys/fs/pipe-max-size): ask for fewer"
         )
     check(code)
-    handle = ffi.gc(out[0], lib.jobserver_client_free)
+    handle = place.take()
     return handle, *address(handle, style)
 
 

@@ -7,9 +7,10 @@ import os
 import stat
 from errno import EACCES, EBADF, EINVAL, EISDIR, ENOENT, ENOTDIR
 
-from ._core import ffi, lib
+from ._core import lib
 from .client import Client
 from .errors import JobserverError, check, error_for
+from .handles import Place
 from .makeflags import MakeFlags, parse
 
 TYPE_CHECKING = False
@@ -189,9 +190,9 @@ def _open(auth: str, check_pipe: bool) -> tuple[Any, tuple[int, ...]]:
         )
     for number, for_writing in zip(numbers, (False, True), strict=True):
         _check_descriptor(number, for_writing, check_pipe)
-    out = ffi.new("jobserver_client **")
-    check(lib.jobserver_client_open_descriptors(*numbers, out))
-    return ffi.gc(out[0], lib.jobserver_client_free), numbers
+    place = Place("client")
+    check(lib.jobserver_client_open_descriptors(*numbers, place.out))
+    return place.take(), numbers
 
 
 def _descriptors(auth: str) -> tuple[int, int]:
@@ -214,8 +215,8 @@ def _is_number(text: str) -> bool:
 
 def _open_semaphore(name: str) -> Any:
     """Joins the pool that is a semaphore of this name."""
-    out = ffi.new("jobserver_client **")
-    code = lib.jobserver_client_open_semaphore(os.fsencode(name), out) if "\0" not in name else -EINVAL
+    place = Place("client")
+    code = lib.jobserver_client_open_semaphore(os.fsencode(name), place.out) if "\0" not in name else -EINVAL
     if code == lib.JOBSERVER_UNSUPPORTED or (code < 0 and ":" in name):
         raise _Refused(
             FromEnvErrorKind.UNSUPPORTED,
@@ -228,7 +229,7 @@ def _open_semaphore(name: str) -> Any:
             f"the semaphore cannot be opened ({error_for(code)})",
             "its maker has ended, or is another user's or another session's",
         )
-    return ffi.gc(out[0], lib.jobserver_client_free)
+    return place.take()
 
 
 def _check_descriptor(number: int, for_writing: bool, check_pipe: bool) -> None:
@@ -267,8 +268,8 @@ def _open_path(path: str) -> Any:
     """Joins the pool behind a fifo or a character device."""
     if not path:
         raise _Refused(FromEnvErrorKind.CANNOT_PARSE, "nothing stands behind `fifo:`", "see what put it there")
-    out = ffi.new("jobserver_client **")
-    code = lib.jobserver_client_open_path(os.fsencode(path), out) if "\0" not in path else -EINVAL
+    place = Place("client")
+    code = lib.jobserver_client_open_path(os.fsencode(path), place.out) if "\0" not in path else -EINVAL
     if code == lib.JOBSERVER_UNSUPPORTED:
         raise _Refused(FromEnvErrorKind.UNSUPPORTED, *_NOT_HERE)
     if code == lib.JOBSERVER_NOT_A_PIPE:
@@ -276,4 +277,4 @@ def _open_path(path: str) -> Any:
     if code < 0:
         mend = _PATH_MENDS.get(-code, "see that this process may open it")
         raise _Refused(FromEnvErrorKind.CANNOT_OPEN_PATH, f"{path!r} cannot be opened ({os.strerror(-code)})", mend)
-    return ffi.gc(out[0], lib.jobserver_client_free)
+    return place.take()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._core import ffi, lib
 from .errors import check
+from .handles import Place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,16 +25,15 @@ class Event:
         when_implicit_slot_is_free: Set it also each time the process's implicit slot is given back.
     """
 
-    __slots__ = ("_handle", "_place", "_waitable", "others")
+    __slots__ = ("_handle", "_waitable", "others")
 
     others: Others
     """This event, as what ends a wait for a token."""
 
     def __init__(self, *, when_implicit_slot_is_free: bool = False) -> None:
-        place = ffi.new("jobserver_event **")
-        self._place = ffi.gc(place, lib.jobserver_event_drop)  # first: Ctrl-C may come as soon as the event is made
-        check(lib.jobserver_event_new(place))
-        self._handle = place[0]
+        place = Place("event")
+        check(lib.jobserver_event_new(place.out))
+        self._handle = place.take()
         if when_implicit_slot_is_free:
             check(lib.jobserver_implicit_watch(self._handle))
         self._waitable = ffi.new("intptr_t[1]", [lib.jobserver_event_waitable(self._handle)])
@@ -53,8 +53,12 @@ class Event:
         lib.jobserver_event_clear(self._handle)
 
     def close(self) -> None:
-        """Frees it now; it must not be used any more. One that is dropped is freed too, by PyPy some time later."""
-        ffi.release(self._place)
+        """Frees it now; from then on every method raises TypeError. No thread may wait for it.
+
+        One that is dropped is freed too, by PyPy some time later.
+        """
+        handle, self._handle = self._handle, None
+        ffi.release(handle)
 
     def wait(self) -> None:
         """Sleeps until the event is set, or a signal comes."""

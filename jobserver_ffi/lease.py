@@ -14,6 +14,7 @@ from .children import ChildProcess, HeldDescriptors, held_back
 from .client import VARIABLES
 from .create import STYLES
 from .errors import AcquireTimeout, LeaseBusy, PoolClosed, error_for
+from .handles import Place
 from .lease_report import LeaseReport, report_of
 from .makeflags import merge, remove_auth
 from .style import style_for
@@ -224,12 +225,13 @@ class Lease:
         terms.style = lib.JOBSERVER_LEASE_FIFO if style == "fifo" else lib.JOBSERVER_LEASE_PIPE
         terms.minimum, terms.maximum, terms.weight = minimum, maximum, weight
         terms.life_line, terms.orphan_timeout = int(orphans != 0), orphans
-        out = ffi.new("jobserver_lease **")
-        self._check(lib.jobserver_lease_open(self._pool._handle, terms, out))
-        self._handle = ffi.gc(out[0], lib.jobserver_lease_free)
+        place = Place("lease")
+        self._check(lib.jobserver_lease_open(self._pool._handle, terms, place.out))
+        handle = place.take()
         if self._pool._watcher is not None:
-            self._handle = self._pool._watcher.watch(self._handle, self._name, command)
-        return self._handle
+            self._pool._watcher.watch(handle, self._name, command)
+        self._handle = handle
+        return handle
 
     def _start(self, timeout: float | None) -> None:
         """Waits for the slots to start with; whoever is interrupted leaves the queue."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import select
 import sys
-import weakref
-from collections import deque
 from contextlib import suppress
 from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ._core import ffi, lib
+from ._core import lib
 from .errors import check
 from .event import Event
+from .handles import observer
 from .hooks import EventKind, JobserverEvent, tell
 from .lease_report import LeaseReport, report_of
 
@@ -57,15 +56,19 @@ _numbers = count(1)  # of all leases of this process that are watched
 
 
 class _Watched:
-    """A lease of the core, and what was told of it. It does not keep the lease alive."""
+    """A lease of the core, and what was told of it. The lease ends all the same when it is dropped."""
 
-    def __init__(self, name: str, command: tuple[str, ...]) -> None:
+    def __init__(self, lease: Any, name: str, command: tuple[str, ...]) -> None:
         self.number = next(_numbers)
         self.name = name
         self.command = command
-        self.handle: weakref.ref[Any]
+        self.handle = observer(lease)
         self.queue_seconds: float | None = None  # until its last start; None before the first one
         self.over_released = 0
+
+    def report(self) -> LeaseReport:
+        """What the lease has now, or had when it ended."""
+        return report_of(self.handle, self.name, self.command)
 
 
 class LeaseWatcher:
@@ -81,30 +84,15 @@ class LeaseWatcher:
         self._changes = Changes(check(lib.jobserver_broker_watch(broker)))  # its own: a hook may close the pool
         self._wake = Event()
         self._watched: dict[int, _Watched] = {}  # those whose end was not told
-        self._dropped: deque[tuple[_Watched, LeaseReport]] = deque()
         self._stopped = False
 
-    def watch(self, handle: Any, name: str, command: tuple[str, ...]) -> Any:
-        """Tells that a lease was opened, and from now on what becomes of it.
-
-        Returns:
-            What is to be used instead of the handle: once it is dropped, the last report is taken and the lease ended.
-        """
-        watched = _Watched(name, command)
-        dropped, wake = self._dropped, self._wake
-
-        def take_report(handle: Any) -> None:
-            # A destructor, so it leaves the telling to the thread. The handle has its own, which an interrupted one
-            # of these does not keep from taking everything back.
-            lib.jobserver_lease_end(handle)
-            dropped.append((watched, report_of(handle, name, command)))
-            wake.set()
-
-        outer = ffi.gc(handle, take_report)
-        watched.handle = weakref.ref(outer)
+    def watch(self, lease: Any, name: str, command: tuple[str, ...]) -> None:
+        """Tells that a lease was opened, and from now on what becomes of it, until it is closed or dropped."""
+        watched = _Watched(lease, name, command)
+        self._tell(EventKind.LEASE_OPENED, watched, watched.report())
         self._watched[watched.number] = watched
-        self._tell(EventKind.LEASE_OPENED, watched, report_of(outer, name, command))
-        return outer
+        if self._stopped:  # meanwhile: the thread may have had its last look
+            self._end(watched, watched.report())
 
     def serve(self) -> None:
         """What the thread does until `stop`."""
@@ -123,7 +111,7 @@ class LeaseWatcher:
                 break
             self._changes.wait_or(self._wake)
         for watched in list(self._watched.values()):
-            self._end(watched, self._report(watched))
+            self._end(watched, watched.report())
 
     def stop(self) -> None:
         """Lets the thread have one more look and end. Of leases that go on it tells the end, as of now."""
@@ -131,20 +119,12 @@ class LeaseWatcher:
         self._wake.set()
 
     def _look(self) -> None:
-        while self._dropped:
-            self._end(*self._dropped.popleft())
         for watched in list(self._watched.values()):
-            report = self._report(watched)
-            if report is None:
-                continue  # it is being dropped, and its report will be there
+            report = watched.report()
             if report.state == "ended":
                 self._end(watched, report)
             else:
                 self._go_on(watched, report)
-
-    def _report(self, watched: _Watched) -> LeaseReport | None:
-        handle = watched.handle()
-        return None if handle is None else report_of(handle, watched.name, watched.command)
 
     def _go_on(self, watched: _Watched, report: LeaseReport) -> None:
         """Tells what is new of a lease that has not ended, or that has."""
@@ -157,16 +137,15 @@ class LeaseWatcher:
             watched.over_released = report.over_released
             self._tell(EventKind.OVER_RELEASED, watched, report, tokens=more)
 
-    def _end(self, watched: _Watched, report: LeaseReport | None) -> None:
-        """Tells that a lease has ended; without a report if its destructor was interrupted."""
+    def _end(self, watched: _Watched, report: LeaseReport) -> None:
+        """Tells that a lease has ended, unless another thread does."""
         if self._watched.pop(watched.number, None) is None:
             return
-        if report is not None:
-            self._go_on(watched, report)
-            if report.lost:
-                self._tell(EventKind.LOST, watched, report, tokens=report.lost)
+        self._go_on(watched, report)
+        if report.lost:
+            self._tell(EventKind.LOST, watched, report, tokens=report.lost)
         self._tell(EventKind.LEASE_ENDED, watched, report)
 
-    def _tell(self, kind: EventKind, watched: _Watched, report: LeaseReport | None, **values: Any) -> None:
+    def _tell(self, kind: EventKind, watched: _Watched, report: LeaseReport, **values: Any) -> None:
         event = JobserverEvent(kind, monotonic(), watched.name, lease=watched.number, report=report, **values)
         tell(self._on_event, event)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import weakref
 from dataclasses import dataclass
 from errno import EAGAIN
@@ -15,21 +14,20 @@ from .arguments import pool_limit
 from .client import Client
 from .create import STYLES, fifo_directories
 from .errors import PoolClosed, Unsupported, check, no_bridge
-from .event import Event
 from .gates import Gate, Gatekeeper, GateStatus
+from .handles import Place
 from .lease import Lease
 from .lease_report import LeaseReport
+from .pool_threads import PoolThreads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
     from .hooks import OnEvent
     from .lease_events import LeaseWatcher
 
 ORPHAN_TIMEOUT = 60.0  # seconds
-GATE_INTERVAL = 1_000_000_000  # nanoseconds between two looks at the machine
-_NO_LIMIT = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -89,6 +87,8 @@ class Pool:
         Unsupported: The source is a client, on Windows.
     """
 
+    _closed = True  # until it is made
+
     def __init__(
         self,
         source: int | Client,
@@ -97,24 +97,16 @@ class Pool:
         directory: str | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
-        self._closed = True
         if isinstance(source, Client) and "semaphore" in STYLES:
             raise no_bridge()
         self._limit = None if isinstance(source, Client) else _checked(source)
         self._handle = _create(self._limit or 0, directory)
         self._gatekeeper = Gatekeeper(gates)
         self._leases: list[weakref.ref[Lease]] = []
-        threads = [_thread("jobserver pool", _serve, self._handle)]
-        if isinstance(source, Client):
-            threads.append(_thread("jobserver bridge", _bridge, self._handle, source))
-        if gates:
-            threads.append(_thread("jobserver gates", _keep_gates, self._handle, self._gatekeeper, Event()))
         self._watcher = None if on_event is None else _watcher(self._handle, on_event)
-        if self._watcher is not None:
-            threads.append(_thread("jobserver events", self._watcher.serve))
-        self._end = weakref.finalize(self, _end, self._handle, threads, self._watcher)
-        for thread in threads:
-            thread.start()
+        outer = source if isinstance(source, Client) else None
+        self._threads = PoolThreads(self._handle, outer, self._gatekeeper if gates else None, self._watcher)
+        self._threads.start()
         self._closed = False
 
     @property
@@ -203,7 +195,7 @@ class Pool:
     def close(self) -> None:
         """Ends the pool; again: harmless. Processes that still run go on with the slots that they hold."""
         self._closed = True
-        self._end()
+        self._threads.end()
 
     def _check(self, code: int) -> None:
         if self._closed or code == lib.JOBSERVER_CLOSED:
@@ -222,6 +214,7 @@ class Pool:
         if not self._closed and not finalizing():
             import warnings
 
+            self._threads.stop()
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
@@ -238,54 +231,17 @@ def _checked(limit: int) -> int:
 
 
 def _create(limit: int, preferred: str | None) -> Any:
-    out = ffi.new("jobserver_broker **")
+    place = Place("broker")
     code = -EAGAIN
     for directory in fifo_directories(preferred) if "fifo" in STYLES else [""]:
-        code = lib.jobserver_broker_create(os.fsencode(directory), limit, out)
+        code = lib.jobserver_broker_create(os.fsencode(directory), limit, place.out)
         if code == 0:
             break
     check(code)
-    return ffi.gc(out[0], lib.jobserver_broker_free)
-
-
-def _thread(name: str, function: Callable[..., None], *arguments: Any) -> threading.Thread:
-    return threading.Thread(target=function, args=arguments, name=name, daemon=True)
-
-
-def _serve(handle: Any) -> None:
-    """The thread of a pool; it does not keep the Pool alive."""
-    lib.jobserver_broker_serve(handle)
-
-
-def _bridge(handle: Any, outer: Client) -> None:
-    """The thread that brings slots from an outer jobserver; a failure ends the waits for a first slot."""
-    lib.jobserver_broker_bridge(handle, outer._handle)
-
-
-def _keep_gates(handle: Any, gatekeeper: Gatekeeper, event: Event) -> None:
-    """The thread that looks after the machine, asleep on the event while no token moves."""
-    found = ffi.new("jobserver_broker_report *")
-    interval = 0
-    while lib.jobserver_broker_rest(handle, event._handle, interval) == 0:
-        interval = GATE_INTERVAL
-        lib.jobserver_broker_describe(handle, found)
-        allowed = gatekeeper.look(found.in_use)
-        lib.jobserver_broker_allow(handle, _NO_LIMIT if allowed is None else allowed)
+    return place.take()
 
 
 def _watcher(handle: Any, on_event: OnEvent) -> LeaseWatcher:
     from .lease_events import LeaseWatcher
 
     return LeaseWatcher(handle, on_event)
-
-
-def _end(handle: Any, threads: list[threading.Thread], watcher: LeaseWatcher | None) -> None:
-    """Stops the threads, when the pool is closed or dropped, or at exit."""
-    lib.jobserver_broker_stop(handle)
-    if watcher is not None:
-        watcher.stop()
-    for thread in threads:
-        if thread.is_alive() and thread is not threading.current_thread():  # a hook may close the pool, or drop it
-            thread.join()
-    # Now, not when the last reference is gone: at exit that would be never, and the directory would stay.
-    ffi.release(handle)

@@ -249,12 +249,56 @@ static void test_stranded_tokens_are_the_parents(void) {
     close(ends[1]);
 }
 
+static jobserver_lease_report report_of(jobserver_lease *lease) {
+    jobserver_lease_report report;
+    CHECK_EQUAL(jobserver_lease_describe(lease, &report), 0);
+    return report;
+}
+
+struct family {
+    jobserver_broker *broker;
+    jobserver_lease *leases[3];
+    jobserver_lease *observer;
+};
+
+/* A child frees what it inherits in another order than its parent, and asks in between. */
+static void free_in_child(void *argument) {
+    struct family *family = argument;
+    jobserver_broker_free(family->broker);
+    jobserver_lease_free(family->leases[0]);
+    CHECK_EQUAL(jobserver_lease_start(family->leases[2], -1), JOBSERVER_CLOSED);
+    jobserver_lease_free(family->leases[1]);
+    CHECK_EQUAL(report_of(family->leases[2]).queued_before, 0);
+    CHECK_EQUAL(report_of(family->observer).state, JOBSERVER_LEASE_ENDED);
+    jobserver_lease_forget(family->observer);
+    jobserver_lease_free(family->leases[2]);
+}
+
+static void test_a_forked_child_frees_leases_in_any_order(void) {
+    struct family family;
+    jobserver_lease_terms terms = {.style = JOBSERVER_LEASE_FIFO, .weight = 1.0, .orphan_timeout = -1};
+    CHECK_EQUAL(jobserver_broker_create(scratch_directory(), 1, &family.broker), 0);
+    for (int number = 0; number < 3; number++) {
+        CHECK_EQUAL(jobserver_lease_open(family.broker, &terms, &family.leases[number]), 0);
+        CHECK_EQUAL(jobserver_lease_start(family.leases[number], 0), number == 0 ? 0 : -ETIMEDOUT);
+    }
+    family.observer = jobserver_lease_observe(family.leases[0]);
+    finish(start(free_in_child, &family));
+    CHECK_EQUAL(report_of(family.leases[2]).queued_before, 1);
+    for (int number = 0; number < 3; number++) {
+        jobserver_lease_free(family.leases[number]);
+    }
+    jobserver_lease_forget(family.observer);
+    jobserver_broker_free(family.broker);
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {
         {"a_child_holds_nothing", test_a_child_holds_nothing},
         {"children_of_a_process_whose_threads_sleep", test_children_of_a_process_whose_threads_sleep},
         {"forks_in_the_middle_of_everything", test_forks_in_the_middle_of_everything},
         {"stranded_tokens_are_the_parents", test_stranded_tokens_are_the_parents},
+        {"a_forked_child_frees_leases_in_any_order", test_a_forked_child_frees_leases_in_any_order},
         {NULL, NULL},
     };
     return run_tests(argc, argv, tests);

@@ -408,7 +408,8 @@ static void test_stopping_ends_waits(void) {
     CHECK_EQUAL(pthread_join(stopper, NULL), 0);
     close_lease(&first);
     close_lease(&second);
-    end(&scene);
+    CHECK_EQUAL(pthread_join(scene.thread, NULL), 0);
+    jobserver_broker_free(scene.broker);
 }
 
 struct forked {
