@@ -105,12 +105,13 @@ class AsyncClient:
         client: Where the tokens come from. It stays usable.
     """
 
+    _tasks: PendingTasks | None = None
+    _thread: BackgroundThread | None = None
+    _loop_thread = 0
+    _closed = False
+
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._tasks: PendingTasks | None = None
-        self._thread: BackgroundThread | None = None
-        self._loop_thread = 0
-        self._closed = False
 
     def acquire(self, timeout: float | None = None) -> Coroutine[Any, Any, AsyncAcquired]:
         """Takes a token, letting other tasks run while there is none.
@@ -182,13 +183,14 @@ class AsyncClient:
         """Waits until the thread, or another task, has served this one."""
         if timeout == 0:
             raise timed_out(timeout)
+        self._start(tasks)  # first: if no thread can be started, nothing is in the queue
         future = tasks.loop.create_future()
         tasks.ask(order, future, implicit)
-        self._start(tasks)
         timer = None
-        if timeout is not None and timeout != float("inf"):
-            timer = tasks.loop.call_later(timeout, tasks.expire, order, future, timed_out(timeout))
         try:
+            self._check_open()  # a finaliser may have closed it since the queue was looked at
+            if timeout is not None and timeout != float("inf"):
+                timer = tasks.loop.call_later(timeout, tasks.expire, order, future, timed_out(timeout))
             return await future
         except BaseException:
             if future.cancelled() or not future.done():  # cancelled, or the coroutine is closed
@@ -207,19 +209,20 @@ class AsyncClient:
             return False
         if monotonic() - token._since > PASSED_ON_WITHIN or not token._held:
             return False
-        future = tasks.serve_directly()
-        if future is None:
-            return False
         own = AsyncAcquired()
-        own._client, own._owner, own._since = token._client, self, token._since
-        own._held, token._held = token._held, []
-        future.set_result(own)
+        own._client, own._owner, own._since, own._held = token._client, self, token._since, token._held
+        if not tasks.pass_on(own):
+            return False
+        token._held = []
         return True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise HelperClosed("this AsyncClient was closed: make a new one")
 
     def _bind(self) -> PendingTasks:
         """What waits in the running loop."""
-        if self._closed:
-            raise HelperClosed("this AsyncClient was closed: make a new one")
+        self._check_open()
         loop = asyncio.get_running_loop()
         if self._tasks is None:
             self._tasks = PendingTasks(self._client, loop)
@@ -230,17 +233,27 @@ class AsyncClient:
 
     def _start(self, tasks: PendingTasks) -> None:
         if self._thread is None:
-            self._thread = BackgroundThread("jobserver-asyncio", tasks.serve, tasks.stop)
+            self._thread = BackgroundThread("jobserver-asyncio", tasks.wait_for_tasks, tasks.stop)
         elif not self._thread.is_alive():
             raise HelperClosed("the thread that waits for tokens stayed in the process that forked this one")
 
     def close(self) -> None:
-        """Ends the waiting; tasks that wait get `HelperClosed`. Again: harmless. Tokens that are out stay valid."""
+        """Ends the waiting; tasks that wait get `HelperClosed`. Idempotent. Tokens that are out stay valid.
+
+        It may be called in any thread: a finaliser runs in whichever the garbage collector does.
+        """
         self._closed = True
+        if self._tasks is None:
+            return
+        self._tasks.stop()  # also for a thread that is just being started
         if self._thread is not None:
             self._thread.close()
-        if self._tasks is not None:
-            self._tasks.fail_all(HelperClosed("this AsyncClient was closed while a task waited for a token"))
+        error = HelperClosed("this AsyncClient was closed while a task waited for a token")
+        if threading.get_ident() == self._loop_thread:
+            self._tasks.fail_all(error)
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop was closed: no task waits
+                self._tasks.loop.call_soon_threadsafe(self._tasks.fail_all, error)
 
     async def __aenter__(self) -> AsyncClient:
         return self

@@ -131,7 +131,8 @@ class JobserverExecutor(Executor):
         """Lets no more items come; again: harmless. Those that are queued still run, on slots as they come.
 
         Args:
-            wait: Return when the last item is done and the threads and processes have ended.
+            wait: Return when the last item is done and the threads and processes have ended. In one of these threads
+                (an item of kind "thread", a finaliser) it does not wait.
             cancel_futures: Cancel the items that have no slot yet.
         """
         if self._queue is not None:

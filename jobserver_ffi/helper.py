@@ -69,7 +69,8 @@ class HelperThread:
         self.close()
 
     def __del__(self, finalizing: Any = sys.is_finalizing) -> None:
-        if not finalizing() and self._thread.is_alive() and not self._queue.closed:
+        thread = getattr(self, "_thread", None)  # Ctrl-C may come before there is one
+        if not finalizing() and thread is not None and thread.is_alive() and not self._queue.closed:
             self._queue.close()
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
@@ -78,27 +79,30 @@ class HelperThread:
 
 
 class _Queue:
-    """The requests, and the thread's work on them. It does not know the HelperThread, which may be dropped."""
+    """The requests, and the thread's work on them. It does not know the HelperThread, which may be dropped.
+
+    There is no lock: a finaliser may run in the middle of any of these methods, and call any of them. Requests go
+    through the deque, each call on which is atomic; the flags are set before the deque is looked at.
+    """
 
     def __init__(self, client: Client, callback: Callable[[Future[Acquired]], object]) -> None:
         self.client = client
         self.callback = callback
         self.event = Event()
-        self.lock = threading.Lock()
         self.waiting: deque[Future[Acquired]] = deque()
         self.idle = False  # the thread sleeps, or is about to, until the event is set
         self.closed = False
 
     def request(self) -> Future[Acquired]:
         future: Future[Acquired] = Future()
-        with self.lock:
-            if self.closed:
-                raise HelperClosed("this HelperThread was closed: make a new one")
-            self.waiting.append(future)
-            idle = self.idle
-        if idle:
-            self.event.set()
         future.add_done_callback(self.wake_if_withdrawn)
+        self.waiting.append(future)
+        if self.closed:
+            self.cancel_all()  # the thread may have done so before
+            if future.cancelled():
+                raise HelperClosed("this HelperThread was closed: make a new one")
+        elif self.idle:
+            self.event.set()
         return future
 
     def wake_if_withdrawn(self, future: Future[Acquired]) -> None:
@@ -107,8 +111,7 @@ class _Queue:
             self.event.set()
 
     def close(self) -> None:
-        with self.lock:
-            self.closed = True
+        self.closed = True
         self.event.set()
 
     def serve(self) -> None:
@@ -121,26 +124,37 @@ class _Queue:
                 self.event.wait()
             else:
                 self.wait_and_deliver()
-        while self.waiting:
-            future = self.waiting.popleft()
+        self.cancel_all()
+
+    def take(self) -> Future[Acquired] | None:
+        """Takes the oldest request out of the queue."""
+        try:
+            return self.waiting.popleft()
+        except IndexError:
+            return None
+
+    def cancel_all(self) -> None:
+        """Withdraws what is in the queue."""
+        while (future := self.take()) is not None:
             future.cancel()
             future.set_running_or_notify_cancel()  # or concurrent.futures.wait would not see it
 
     def falls_idle(self) -> bool:
         """Whether nobody wants a token."""
-        with self.lock:
-            while self.waiting and self.waiting[0].cancelled():
-                self.waiting.popleft().set_running_or_notify_cancel()
-            self.idle = not self.waiting
-            return self.idle
+        self.idle = True
+        while (future := self.take()) is not None:
+            if not future.cancelled():
+                self.waiting.appendleft(future)
+                self.idle = False
+                return False
+            future.set_running_or_notify_cancel()
+        return True
 
     def first(self) -> Future[Acquired] | None:
         """Takes the oldest request that was not withdrawn out of the queue; from now on it cannot be."""
-        with self.lock:
-            while self.waiting and not self.closed:
-                future = self.waiting.popleft()
-                if future.set_running_or_notify_cancel():
-                    return future
+        while not self.closed and (future := self.take()) is not None:
+            if future.set_running_or_notify_cancel():
+                return future
         return None
 
     def wait_and_deliver(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from asyncio import InvalidStateError
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
@@ -16,30 +16,36 @@ if TYPE_CHECKING:
 
 
 class Order:
-    """Tasks that stand next to each other in the queue: any number that want one token each, or one that wants many.
+    """Tasks that stand next to each other in the queue: any number that want one token each, or one that wants many."""
 
-    `wanted` counts tokens that are still to be taken: tasks that wait, less tokens on their way to the loop. It is
-    negative when tasks were cancelled meanwhile. The thread changes it, and the loop, under the lock of PendingTasks;
-    `futures` is the loop's alone.
-    """
-
-    __slots__ = ("batch", "futures", "implicit", "wanted")
+    __slots__ = ("batch", "delivered", "futures", "implicit", "taken")
 
     def __init__(self, batch: tuple[int, int] | None = None) -> None:
         self.batch = batch  # maximum and minimum
-        self.futures: OrderedDict[asyncio.Future[Any], bool] = OrderedDict()  # and whether the implicit slot will do
-        self.implicit = 0  # how many of these
-        self.wanted = 0
+        self.futures: OrderedDict[asyncio.Future[Any], None] = OrderedDict()  # only the loop changes it
+        self.implicit: set[asyncio.Future[Any]] = set()  # those that the implicit slot will do for
+        self.taken = 0  # by the thread, which alone changes it
+        self.delivered = 0  # of these, to the loop, which alone changes it
+
+    def wanted(self) -> int:
+        """Tokens that are still to be taken: tasks that wait, less tokens on their way to the loop.
+
+        It is negative when tasks were cancelled meanwhile.
+        """
+        return len(self.futures) - (self.taken - self.delivered)
 
 
 class PendingTasks:
-    """The queue, first come first served."""
+    """The queue, first come first served.
+
+    There is no lock: a finaliser may run in the middle of any of these methods, give back what a task held, and close
+    the AsyncClient. Each field is changed by one thread only, or by calls that are atomic.
+    """
 
     def __init__(self, client: Client, loop: asyncio.AbstractEventLoop) -> None:
         self.client = client
         self.loop = loop
         self.event = Event(when_implicit_slot_is_free=True)
-        self.lock = threading.Lock()
         self.orders: deque[Order] = deque()
         self.idle = False  # the thread sleeps, or is about to, until the event is set
         self.stopped = False
@@ -48,38 +54,41 @@ class PendingTasks:
 
     def anybody(self) -> bool:
         """Whether a task waits."""
-        return any(order.futures for order in self.orders)
+        return bool(self.orders) and any(order.futures for order in tuple(self.orders))
 
     def singles(self) -> Order:
         """The order that another task which wants one token is added to."""
-        if self.orders and self.orders[-1].batch is None:
+        last = self.last()
+        return last if last is not None and last.batch is None else Order()
+
+    def last(self) -> Order | None:
+        """The order at the end of the queue."""
+        try:
             return self.orders[-1]
-        return Order()
+        except IndexError:
+            return None
 
     def ask(self, order: Order, future: asyncio.Future[Any], implicit: bool) -> None:
         """Puts a task at the end of the queue."""
-        order.futures[future] = implicit
-        with self.lock:
-            order.wanted += 1
-            order.implicit += implicit
-            if not self.orders or self.orders[-1] is not order:
-                self.orders.append(order)
-            idle = self.idle
-        if idle:
+        if implicit:
+            order.implicit.add(future)
+        order.futures[future] = None
+        if self.last() is not order:
+            self.orders.append(order)
+        if self.idle:
             self.event.set()
 
-    def withdraw(self, order: Order, future: asyncio.Future[Any]) -> None:
-        """Takes a task out of the queue."""
-        with self.lock:
-            order.implicit -= order.futures.pop(future)
-            order.wanted -= 1
-            in_vain = order.wanted <= 0 and not self.idle
-            self.forget_empty()
-        if in_vain:
-            self.event.set()
+    def withdraw(self, order: Order, future: asyncio.Future[Any]) -> bool:
+        """Takes a task out of the queue. False if it was not in there any more."""
+        order.implicit.discard(future)
+        found = order.futures.pop(future, self) is None
+        if found and order.wanted() <= 0 and not self.idle:
+            self.event.set()  # the thread waits in vain
+        self.forget_empty()
+        return found
 
     def forget_empty(self) -> None:
-        """Lets the next order be the first when nobody of the first one waits any more. Under the lock."""
+        """Lets the next order be the first when nobody of the first one waits any more."""
         while self.orders and not self.orders[0].futures:
             self.orders.popleft()
 
@@ -94,53 +103,59 @@ class PendingTasks:
 
         Those that were just cancelled are passed over: they withdraw themselves as soon as they run.
         """
-        for future, takes_implicit in order.futures.items():
-            if not future.done() and (takes_implicit or not implicit):
-                return future
-        return None
+        while True:
+            try:
+                for future in order.futures:
+                    if not future.done() and (not implicit or future in order.implicit):
+                        return future
+                return None
+            except RuntimeError:  # a finaliser that ran in here took one out
+                continue
 
-    def serve_directly(self) -> asyncio.Future[Any] | None:
-        """Takes the first task out of the queue, for the token of another one; None if it wants many."""
-        order = self.orders[0]
-        future = self.next_future(order) if order.batch is None else None
-        if future is not None:
-            self.withdraw(order, future)
-        return future
+    def serve(self, order: Order, result: Acquired | AcquiredBatch | Exception) -> bool:
+        """Ends the wait of the order's first task with this result. False if no task waits for it."""
+        implicit = getattr(result, "implicit", False)
+        while (future := self.next_future(order, implicit=implicit)) is not None:
+            if not self.withdraw(order, future):
+                continue
+            try:
+                if isinstance(result, Exception):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
+                return True
+            except InvalidStateError:  # a finaliser has just cancelled it
+                continue
+        return False
+
+    def pass_on(self, token: Acquired) -> bool:
+        """Serves the first task with the token of another one. False if it wants many."""
+        order = self.orders[0] if self.orders else None
+        return order is not None and order.batch is None and self.serve(order, token)
 
     def deliver(self, order: Order, result: Acquired | AcquiredBatch | Exception) -> None:
-        """Serves a task with what the thread has for it."""
-        implicit = getattr(result, "implicit", False)
-        future = self.next_future(order, implicit=implicit)
-        if future is not None:
-            self.withdraw(order, future)
-        with self.lock:
-            order.wanted += 1  # what the thread took is here
-            more = order.wanted > 0 and self.idle
-        if more:
+        """Serves a task with what the thread has for it, or gives it back."""
+        order.delivered += 1
+        served = self.serve(order, result)
+        if order.wanted() > 0 and self.idle:
             self.event.set()
-        if future is None:
-            if not isinstance(result, Exception):
-                result.release()
-        elif isinstance(result, Exception):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
+        if not served and not isinstance(result, Exception):
+            result.release()
 
     def fail_all(self, error: Exception) -> None:
-        """Ends the waiting of all tasks."""
-        for order in list(self.orders):
-            for future in list(order.futures):
+        """Ends the waiting of all tasks. In a loop that was closed none does."""
+        for order in () if self.loop.is_closed() else tuple(self.orders):
+            for future in tuple(order.futures):
                 self.expire(order, future, error)
 
     # In the thread:
 
     def stop(self) -> None:
-        """From any thread: ends `serve`."""
-        with self.lock:
-            self.stopped = True
+        """From any thread: ends `wait_for_tasks`."""
+        self.stopped = True
         self.event.set()
 
-    def serve(self) -> None:
+    def wait_for_tasks(self) -> None:
         """What the thread does: it waits while tasks do, and sleeps otherwise."""
         there_is_a_loop = True
         while there_is_a_loop:
@@ -151,22 +166,22 @@ class PendingTasks:
             if order is None:
                 self.event.wait()
             else:
-                there_is_a_loop = self.serve_one(order)
+                there_is_a_loop = self.take_one(order)
 
     def current(self) -> Order | None:
         """The first order with tasks that wait."""
-        with self.lock:
-            order = next((order for order in self.orders if order.wanted > 0), None)
-            self.idle = order is None
-            return order
+        self.idle = True
+        order = next((order for order in tuple(self.orders) if order.wanted() > 0), None)
+        if order is not None:
+            self.idle = False
+        return order
 
-    def serve_one(self, order: Order) -> bool:
+    def take_one(self, order: Order) -> bool:
         """Waits for what the order wants, or for the event. False if the loop is not there any more."""
         result = self.take(order)
         if result is None:
             return True
-        with self.lock:
-            order.wanted -= 1
+        order.taken += 1
         try:
             self.loop.call_soon_threadsafe(self.deliver, order, result)
         except RuntimeError:  # the loop was closed; what was taken goes back when it is dropped
@@ -178,7 +193,7 @@ class PendingTasks:
         try:
             if order.batch is not None:
                 return self.client._acquire_many_or(self.event.others, *order.batch)
-            implicit = self.client._implicit_slot() if order.implicit > 0 else None
+            implicit = self.client._implicit_slot() if order.implicit else None
             return implicit or self.client._acquire_or(self.event.others)
         except Exception as error:
             return error

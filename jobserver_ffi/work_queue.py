@@ -82,16 +82,18 @@ class Turn:
 class WorkQueue(ABC):
     """The items that wait, in the order in which they came, and the threads that serve them.
 
-    At any time one of those threads waits for a slot, however many items there are. An item gets no slot, and is out of
-    the queue, before it runs; one that is cancelled never gets one. The threads know this object but not the executor,
-    which may be dropped. Everything is thread-safe.
+    At any time one of those threads waits for a slot, however many items there are. An item gets no slot, and is out
+    of the queue, before it runs; one that is cancelled never gets one. The threads know this object but not the
+    executor, which may be dropped. Everything is thread-safe. A finaliser may run in the middle of any method here,
+    submit an item or shut the executor down. So the lock is one that its own thread can take again, and nothing is
+    called between a look at the state and the change that follows from it.
     """
 
     def __init__(self, client: Client) -> None:
         self.client = client
         self.event = Event(when_implicit_slot_is_free=True)  # ends the wait for a slot
         self.waiting = False  # a thread waits for a slot, or is about to, and must be told when no item is left
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.items: deque[WorkItem] = deque()
         self.closing = False  # is set without the lock too: by a destructor, which runs anywhere
         self.broken: tuple[type[BrokenExecutor], str] | None = None
@@ -145,9 +147,11 @@ class WorkQueue(ABC):
     def serve(self) -> None:
         """What a thread does until there is nothing to do any more."""
 
-    def start_thread(self, name: str) -> None:
-        """Starts a thread. Under the lock."""
+    def start_thread(self, name: str, most: float) -> None:
+        """Starts a thread, unless there are `most` of them. Under the lock."""
         thread = threading.Thread(target=self.serve_and_end, name=name)
+        if len(self.threads) >= most:  # only now: a finaliser may have started one meanwhile
+            return
         self.threads.append(thread)
         self.alive += 1
         try:
@@ -188,20 +192,35 @@ class WorkQueue(ABC):
     def wanted(self) -> bool:
         """Whether an item waits that was not cancelled."""
         with self.lock:
-            while self.items and self.items[0].future.cancelled():
-                self.items.popleft().future.set_running_or_notify_cancel()
-            return bool(self.items)
+            while self.items:
+                item = self.items[0]
+                if not item.future.cancelled():
+                    return True
+                if self.items and self.items[0] is item:  # a finaliser may have cancelled all that wait
+                    self.items.popleft()
+                    item.future.set_running_or_notify_cancel()
+            return False
 
     def first(self) -> WorkItem | None:
         """Takes the oldest item that was not cancelled out of the queue; from now on it cannot be."""
         item = None
         with self.lock:
-            while self.items and item is None:
-                first = self.items.popleft()
+            while item is None:
+                try:
+                    first = self.items.popleft()
+                except IndexError:
+                    break
                 item = first if first.future.set_running_or_notify_cancel() else None
-            if self.waiting and (not self.items or self.items[0].future.cancelled()):
-                self.event.set()  # nobody wants the slot any more that another thread waits for
+            if self.waiting and not self.first_is_wanted():
+                self.event.set()  # for the thread that waits for its slot
         return item
+
+    def first_is_wanted(self) -> bool:
+        """Whether there is a first item that was not cancelled."""
+        try:
+            return not self.items[0].future.cancelled()
+        except IndexError:
+            return False
 
     def wait_for_slot(self) -> tuple[Turn, WorkItem] | None:
         """Waits for a slot for the first item; None if the event was set. An error goes to the item."""
@@ -249,11 +268,20 @@ class WorkQueue(ABC):
         self.wake_all()
 
     def join(self) -> None:
-        """Waits until all threads have ended."""
-        if self.process == os.getpid():
-            for thread in list(self.threads):
-                if thread.is_alive():
-                    thread.join()
+        """Waits until all threads have ended, unless they may be waiting for this one.
+
+        A finaliser may call it in one of the threads, or in the middle of another method, which has the lock.
+        """
+        if self.process != os.getpid() or self.lock._is_owned():  # type: ignore[attr-defined]
+            return
+        if threading.current_thread() not in self.threads:
+            while alive := self.alive_threads():
+                alive[0].join()
+
+    def alive_threads(self) -> list[threading.Thread]:
+        """The threads that have not ended. Each of them may start another before it ends."""
+        with self.lock:  # or one that is just being started would not count
+            return [thread for thread in self.threads if thread.is_alive()]
 
     def drop(self) -> None:
         """The same as `close` for a destructor, which may run while this thread has the lock."""

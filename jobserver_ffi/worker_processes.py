@@ -56,6 +56,8 @@ class WorkerProcesses(WorkQueue):
             initargs=(client if self.forks else None, initializer, initargs),
             **options,
         )
+        self.begun = False  # the pool has its first item, or is about to
+        self.beginning = False  # it is just about to, so there must be no thread yet
         self.running = 0  # items that the pool has
         self.returned: deque[Returned] = deque()
         self.kept: list[Turn] = []  # slots of items that are done, for the next ones
@@ -66,14 +68,21 @@ class WorkerProcesses(WorkQueue):
 
         A thread of ours would copy whatever the others are at in that instant. The item that it takes does nothing.
         """
-        if self.forks and not self.threads and not self.closing:
-            self.pool.submit(nothing)
+        if self.forks and not self.begun and not self.closing:
+            self.begun = self.beginning = True  # first: a finaliser in the middle of this may submit an item, too
+            try:
+                self.pool.submit(nothing)
+            finally:
+                self.beginning = False
+                self.staff()
         super().accept(item)
 
     def staff(self) -> None:
         """One thread is enough. It sleeps when there is nothing to do."""
+        if self.beginning:
+            return
         if not self.threads and self.items:
-            self.start_thread(f"{self.prefix}_slots")
+            self.start_thread(f"{self.prefix}_slots", 1)
         elif self.sleeping:
             self.event.set()
 
@@ -158,9 +167,9 @@ class WorkerProcesses(WorkQueue):
             self.break_down(BrokenProcessPool, str(error))
 
     def close(self, *, cancel: bool = False) -> None:
-        """Ends the pool too, if there is no thread to do it."""
+        """Ends the pool too if no thread does it. A finaliser in the middle of `submit` leaves it to that."""
         super().close(cancel=cancel)
-        if self.process == os.getpid() and not self.threads:
+        if self.process == os.getpid() and not self.threads and not self.lock._is_owned():  # type: ignore[attr-defined]
             self.pool.shutdown()
 
 

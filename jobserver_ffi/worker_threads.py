@@ -46,12 +46,15 @@ class WorkerThreads(WorkQueue):
         if not self.items or self.leading or self.called:
             return
         if self.idle:
+            self.called = True
             self.calls.put(None)
-        elif len(self.threads) < self.max_workers:
-            self.start_thread(f"{self.prefix}_{len(self.threads)}")
-        else:
-            return  # whoever is the first to have finished its item leads
-        self.called = True
+        elif len(self.threads) < self.max_workers:  # else the first to have finished its item leads
+            self.called = True
+            try:
+                self.start_thread(f"{self.prefix}_{len(self.threads)}", self.max_workers)
+            except BaseException:
+                self.called = False
+                raise
 
     def serve(self) -> None:
         """Leads and runs items, in turns."""
