@@ -69,6 +69,7 @@ CAPABILITIES = {
     "name spaces": sys.platform == "linux",
     "systemd": sys.platform == "linux",
     "the repository": (Path(__file__).parent.parent / ".ci").is_dir(),
+    "the sources": (Path(__file__).parent.parent / "jobserver_ffi" / "py.typed").is_file(),
 }
 
 

@@ -1,0 +1,1 @@
+"""Random programs whose objects end in reference cycles; `tests/cycles.py` runs them."""
