@@ -161,7 +161,10 @@ bool jobserver_hunger_is_due(const jobserver_lease *lease, int64_t now);
 /* gate.c: tells the gatekeeper, if he sleeps, that something moves. */
 void jobserver_gate_ring(jobserver_broker *broker);
 
-/* source.c: makes it the broker's source (0, -EBUSY or JOBSERVER_CLOSED); and the reverse: with the reason if it failed, or 0. */
+/*
+ * source.c: makes it the broker's source (0, -EBUSY or JOBSERVER_CLOSED); and the reverse: with the reason if it failed,
+ * or 0.
+ */
 int jobserver_source_attach(struct jobserver_source *source, jobserver_broker *broker);
 void jobserver_source_detach(struct jobserver_source *source, int error);
 

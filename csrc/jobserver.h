@@ -131,8 +131,9 @@ int jobserver_interrupt_from(intptr_t library, const char *function, unsigned th
  * Leases: a broker gives each process that it serves pipes of the process's own, and moves tokens between them and its
  * pool. So it knows what each holds, and has it back when the process is gone. One thread serves, in
  * jobserver_broker_serve; another one, in jobserver_broker_bridge, if the slots come from an outer jobserver; all other
- * functions may be called from any. A broker that was stopped, or freed while it has leases, ends with the last of them. On Windows a lease is always a semaphore, whose name is its path, and there are no
- * descriptors; bridges have not been tried there. A forked child can only free what it inherits.
+ * functions may be called from any. A broker that was stopped, or freed while it has leases, ends with the last of
+ * them. On Windows a lease is always a semaphore, whose name is its path, and there are no descriptors; bridges have
+ * not been tried there. A forked child can only free what it inherits.
  */
 typedef struct jobserver_broker jobserver_broker;
 typedef struct jobserver_lease jobserver_lease;

@@ -169,7 +169,7 @@ def test_outer_jobserver_that_goes_away_is_an_error() -> None:
         waiting = threading.Thread(target=start)
         waiting.start()
         wait_for(lambda: lease.report().state == "queued")
-        pool._threads.end()  # as at exit: the pool stops under whoever waits
+        pool._threads.end()  # as at exit: the pool stops while a thread waits
         waiting.join(GUARD)
         assert failed
     client.close()

@@ -136,7 +136,7 @@ class Program:
     def __init__(self, seed: int, report: Report, *, owns_slot: bool, forked: bool, at_exit: bool) -> None:
         self.random = Random(seed)
         self.report = report
-        self.calls: dict[str, list[Call]] = {}  # of each kind of thing, as often as they are to be chosen
+        self.calls: dict[str, list[Call]] = {}  # of each kind of thing, each as often as its weight says
         self.owns_slot = owns_slot
         self.forked = forked
         self.at_exit = at_exit
