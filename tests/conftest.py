@@ -14,7 +14,7 @@ import sys
 import time
 import unittest.mock
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -118,8 +118,14 @@ def in_pipe(descriptor: int) -> int:
     return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4))[0])
 
 
-def wait_until_asleep(process: int | str, thread: int | None = None) -> None:
-    """Returns when a thread (the main one of a process if none is named) sleeps in the kernel's wait for a token.
+_WAITS_FOR_A_TOKEN = ("pipe_read", "ep_poll", "epoll_wait", "poll_schedule")
+ACCEPT = ("skb_wait_for_more_packets",)  # of a Unix socket
+
+
+def wait_until_asleep(
+    process: int | str, thread: int | None = None, places: Sequence[str] = _WAITS_FOR_A_TOKEN
+) -> None:
+    """Returns when a thread (the main one of a process if none is named) sleeps in one of these places of the kernel.
 
     Where that cannot be seen, a test that comes too early is weaker, but not wrong.
     """
@@ -128,7 +134,7 @@ def wait_until_asleep(process: int | str, thread: int | None = None) -> None:
         return
     place = Path(f"/proc/{process}/task/{thread or process}/wchan")
     end = time.monotonic() + 120
-    while not any(name in place.read_text() for name in ("pipe_read", "ep_poll", "epoll_wait", "poll_schedule")):
+    while not any(name in place.read_text() for name in places):
         assert time.monotonic() < end, f"the thread never slept, but is in {place.read_text()}"
         time.sleep(0)
 

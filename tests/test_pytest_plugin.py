@@ -22,7 +22,7 @@ from jobserver_ffi import Client
 from jobserver_ffi.pytest.service import Remote, Service
 
 from .command import Lines, Running
-from .conftest import TokenPipe
+from .conftest import ACCEPT, TokenPipe, wait_until_asleep
 from .overlap import FOR_MAKE, MAKE_SERVERS, JobCounter, captured, command_line, server_command
 
 pytest.importorskip("xdist")
@@ -290,6 +290,7 @@ def test_workers_are_served_again_when_there_are_descriptors(monkeypatch: pytest
         workers = [Remote(service.address)]
         with workers[0].slot():
             late = socket.socket(socket.AF_UNIX)
+        wait_until_asleep("self", service._thread.native_id, ACCEPT)
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
         try:
